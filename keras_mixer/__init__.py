@@ -1,0 +1,86 @@
+"""MLP-Mixer for Keras: every published checkpoint, fine-tuning, and serving."""
+
+import importlib
+import os
+import sys
+
+
+def _import_keras_quietly():
+    # The program answers in a line or a table, and TensorFlow would put a page of
+    # start-up notes above it. TF_CPP_MIN_LOG_LEVEL does not reach those of the import
+    # (TensorFlow issue 100442), which go straight to the file descriptor.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    saved = os.dup(2)
+    with open(os.devnull, "w") as devnull:
+        os.dup2(devnull.fileno(), 2)
+    try:
+        import keras  # noqa: F401
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+if os.path.basename(sys.argv[0]) == "keras-mixer":
+    _import_keras_quietly()
+
+from keras_mixer.catalog import list_weights
+from keras_mixer.layers import ChannelMixing, StochasticDepth, TokenMixing
+from keras_mixer.models import (
+    MlpMixer,
+    MlpMixerB16,
+    MlpMixerB32,
+    MlpMixerH14,
+    MlpMixerL16,
+    MlpMixerL32,
+    MlpMixerNano4,
+    MlpMixerS8,
+    MlpMixerS16,
+    MlpMixerS32,
+    load_weights,
+)
+from keras_mixer.preprocessing import (
+    decode_predictions,
+    load_image,
+    preprocess_input,
+)
+
+# These need TensorFlow whatever the Keras backend: loaded at first use.
+_LAZY = {
+    "export_saved_model": "serving",
+    "train": "training",
+    "evaluate": "training",
+    "TrainConfig": "training",
+}
+
+__all__ = [
+    "ChannelMixing",
+    "MlpMixer",
+    "MlpMixerB16",
+    "MlpMixerB32",
+    "MlpMixerH14",
+    "MlpMixerL16",
+    "MlpMixerL32",
+    "MlpMixerNano4",
+    "MlpMixerS8",
+    "MlpMixerS16",
+    "MlpMixerS32",
+    "StochasticDepth",
+    "TokenMixing",
+    "decode_predictions",
+    "list_weights",
+    "load_image",
+    "load_weights",
+    "preprocess_input",
+    *_LAZY,
+]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        module = importlib.import_module(f"keras_mixer.{_LAZY[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,61 @@
+"""The `keras-mixer` program: one absl program a verb.
+
+Usage: keras-mixer VERB [ARGUMENT...] [--FLAG=VALUE...]
+"""
+
+import importlib
+import sys
+
+from absl import app, flags, logging
+
+VERBS = {
+    "predict": "label images",
+    "port": "convert a weights file",
+    "weights": "list or fetch the published weights",
+    "train": "train or fine-tune a model",
+    "evaluate": "measure a model's accuracy",
+}
+
+
+def main():
+    """Run the verb named by the first argument."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(__doc__ + "\nVerbs:")
+        for verb, purpose in VERBS.items():
+            print(f"  {verb:10}{purpose}")
+        print("\nkeras-mixer VERB --help explains a verb.")
+        sys.exit(0 if arguments else 1)
+    verb = arguments[0]
+    if verb not in VERBS:
+        _fail(f"The verb must be one of {', '.join(VERBS)}. Received: {verb!r}.")
+    try:
+        program = importlib.import_module(f"keras_mixer.cli.{verb}")
+    except ImportError as error:
+        _fail(error)
+    if {"-h", "--help"} & set(arguments[1:]):
+        print(program.__doc__)
+        print(flags.FLAGS.module_help(program))
+        return
+
+    def run(argv):
+        logging.set_verbosity(logging.WARNING)
+        try:
+            return program.main(argv)
+        except (ValueError, OSError, ImportError) as error:
+            _fail(error)
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    def parse(argv):
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            _fail(error)
+
+    app.run(run, argv=[f"keras-mixer {verb}", *arguments[1:]], flags_parser=parse)
+
+
+def _fail(error):
+    print("keras-mixer:", " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(1)

@@ -1,0 +1,65 @@
+"""Packaging of keras_mixer; the extras are [train] [serve] [notebooks] [test]."""
+
+import pathlib
+
+import setuptools
+
+HERE = pathlib.Path(__file__).parent
+
+# Lower bounds are the oldest releases, upper bounds the newest major, that the tests
+# were run with; CI runs the newest.
+TRAIN = [
+    "keras-cv>=0.9,<1",
+    "matplotlib>=3.9,<4",
+    "scikit-learn>=1.5,<2",
+    "tensorboard>=2.20,<3",
+    "tensorflow-datasets>=4.9.7,<5",
+]
+SERVE = [
+    "requests>=2.32,<3",
+    "starlette>=0.46,<2",
+    "tensorflow-serving-api>=2.20,<3",
+    "uvicorn>=0.34,<1",
+]
+NOTEBOOKS = ["ipykernel>=6.29,<8", "nbclient>=0.10,<1", "nbformat>=5.10,<6"]
+TEST = [
+    *TRAIN,
+    *SERVE,
+    "hypothesis>=6.100,<7",
+    "jax>=0.6,<1",
+    "paddlepaddle>=3.0,<4",
+    "pytest>=8,<10",
+    "pytest-xdist>=3.6,<4",
+    "scikit-image>=0.24,<1",
+]
+
+setuptools.setup(
+    name="keras-mixer",
+    version="0.1.0",
+    description="MLP-Mixer for Keras: every published checkpoint, fine-tuning, serving",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=setuptools.find_packages(include=["keras_mixer", "keras_mixer.*"]),
+    package_data={"keras_mixer": ["assets/*"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "absl-py>=2.1,<3",
+        "filelock>=3.13,<4",
+        "h5py>=3.11,<4",
+        "keras>=3.12,<4",
+        "numpy>=1.26,<3",
+        "pillow>=11,<14",
+        "safetensors>=0.5,<1",
+        "tensorflow>=2.20,<3",
+        "tqdm>=4.66,<5",
+    ],
+    extras_require={
+        "train": TRAIN,
+        "serve": SERVE,
+        "notebooks": NOTEBOOKS,
+        "test": TEST,
+    },
+    entry_points={"console_scripts": ["keras-mixer = keras_mixer.cli:main"]},
+)
