@@ -173,19 +173,17 @@ def fetch(url, path, *, sha256=None, size_bytes=None):
             raise DownloadError(_advice(asked, path, problem))
         print(f"{problem}; trying again in {delay} s", file=sys.stderr)
         time.sleep(delay)
-    received = part.stat().st_size
-    if size_bytes is not None and received != size_bytes:
-        part.unlink()
-        raise DownloadError(
-            _advice(asked, path, f"{received} bytes came, {size_bytes} were expected")
-        )
-    if sha256 is not None and (digest := sha256_of(part)) != sha256:
-        part.unlink()
-        raise DownloadError(
-            _advice(asked, path, f"its SHA-256 is {digest}, {sha256} was expected")
-        )
-    os.replace(part, path)
     _validator_file(part).unlink(missing_ok=True)
+    received = part.stat().st_size
+    problem = None
+    if size_bytes is not None and received != size_bytes:
+        problem = f"{received} bytes came, {size_bytes} were expected"
+    elif sha256 is not None and (digest := sha256_of(part)) != sha256:
+        problem = f"its SHA-256 is {digest}, {sha256} was expected"
+    if problem:
+        part.unlink()
+        raise DownloadError(_advice(asked, path, problem))
+    os.replace(part, path)
 
 
 def _fetch_once(url, part):

@@ -224,7 +224,7 @@ class PixelNormalization(keras.layers.Layer):
     def load_own_variables(self, store):
         saved_names = store.keys()
         if "mean" in saved_names:
-            mean, std = tuple(store["mean"][()]), tuple(store["std"][()])
+            mean, std = (tuple(np.asarray(store[k]).tolist()) for k in ("mean", "std"))
             if (mean, std) != (self.mean, self.std):
                 raise ValueError(
                     "Weights must be used with the normalisation they were trained "

@@ -163,8 +163,6 @@ def open_source(path, transform=None):
     else:
         arrays = checkpoints.read_checkpoint(path)
         layout_name = names.LAYOUT_OF_FORMAT[file_format]
-        if layout_name == "passl":
-            arrays = {_without_wrapper(name): a for name, a in arrays.items()}
         if "embedding/kernel" in arrays:
             layout_name = "google_legacy"
         layout = names.LAYOUTS[layout_name]
@@ -172,11 +170,12 @@ def open_source(path, transform=None):
     keras_names = {theirs: ours for ours, theirs in names.pairs(depth, layout.column)}
     tensors, unexpected = {}, []
     for name, array in arrays.items():
-        if name in keras_names:
-            ours = keras_names[name]
-            tensors[ours] = Tensor(name, array, layout.axes(ours))
-        else:
+        known_name = _without_wrapper(name) if file_format == "pdparams" else name
+        ours = keras_names.get(known_name)
+        if ours is None or ours in tensors:
             unexpected.append(name)
+        else:
+            tensors[ours] = Tensor(name, array, layout.axes(ours))
     if transform is None:
         known = {f.name for f in dataclasses.fields(ImageTransform)}
         transform = ImageTransform(

@@ -1,0 +1,82 @@
+"""A real HTTP server whose faults a test chooses, file by file."""
+
+import contextlib
+import dataclasses
+import hashlib
+import http.server
+import re
+import threading
+import time
+
+
+@dataclasses.dataclass
+class Served:
+    """A file and how its requests go wrong, one fault a request, then none.
+
+    Faults: a status number; `"cut"` (half of the bytes, then the connection closes);
+    `"slow"` (a pause in the middle); `"short"` (a Content-Length that is too large).
+    """
+
+    content: bytes
+    faults: list = dataclasses.field(default_factory=list)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        server = self.server
+        server.requests.append((self.path, self.headers.get("Range")))
+        served = server.files.get(self.path)
+        if served is None:
+            return self._answer(404)
+        fault = served.faults.pop(0) if served.faults else None
+        if isinstance(fault, int):
+            return self._answer(fault)
+        content = served.content
+        etag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
+        status, start = 200, 0
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        if asked and self.headers.get("If-Range") == etag:
+            status, start = 206, int(asked[1])
+        body = content[start:]
+        self.send_response(status)
+        self.send_header("ETag", etag)
+        self.send_header("Content-Length", str(len(body) + (fault == "short")))
+        self.end_headers()
+        half = len(body) // 2
+        self.wfile.write(body[:half])
+        self.wfile.flush()
+        if fault == "slow":
+            time.sleep(0.5)
+        if fault == "cut":
+            self.close_connection = True
+            return None
+        self.wfile.write(body[half:])
+        if fault == "short":
+            self.close_connection = True
+        return None
+
+    def _answer(self, status):
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def serving(files):
+    """Serve `{path: Served}`; yields the server, which has `url` and `requests`."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.files, server.requests = files, []
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
