@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint
+.PHONY: demo test parity lint
 
 demo: $(VENV)/.serve-train
 	$(BIN)/python export/demo.py --output_dir=demo_output
@@ -11,6 +11,9 @@ demo: $(VENV)/.serve-train
 test: $(VENV)/.test
 	KERAS_BACKEND=tensorflow $(BIN)/pytest -n 2 --durations=10
 	KERAS_BACKEND=jax $(BIN)/pytest -q tests/test_layers.py tests/test_models.py
+
+parity: $(VENV)/.parity
+	$(BIN)/pytest tests/test_parity_torch.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -23,6 +26,10 @@ $(VENV)/.serve-train: setup.py | $(BIN)/python
 
 $(VENV)/.test: setup.py | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.parity: setup.py | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[parity]'
 	@touch $@
 
 $(VENV)/.lint: | $(BIN)/python

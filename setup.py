@@ -32,6 +32,8 @@ TEST = [
     "pytest-xdist>=3.6,<4",
     "scikit-image>=0.24,<1",
 ]
+# Exactly this one, since its newest builds come with gigabytes of CUDA.
+PARITY = [*TEST, "torch==2.13.0"]
 
 setuptools.setup(
     name="keras-mixer",
@@ -60,6 +62,7 @@ setuptools.setup(
         "serve": SERVE,
         "notebooks": NOTEBOOKS,
         "test": TEST,
+        "parity": PARITY,
     },
     entry_points={"console_scripts": ["keras-mixer = keras_mixer.cli:main"]},
 )
