@@ -40,6 +40,7 @@ from keras_mixer.models import (
 )
 from keras_mixer.preprocessing import (
     decode_predictions,
+    imagenet_labels,
     load_image,
     preprocess_input,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "StochasticDepth",
     "TokenMixing",
     "decode_predictions",
+    "imagenet_labels",
     "list_weights",
     "load_image",
     "load_weights",

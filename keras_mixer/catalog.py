@@ -69,11 +69,6 @@ class WeightsEntry:
     size_bytes: int | None = None
     fallback: str | None = None
 
-    @property
-    def labels(self):
-        """Which label list the classes follow: `"imagenet"`, or None (indices)."""
-        return "imagenet" if self.classes == 1000 else None
-
 
 def _passl(model, file, top1, top5):
     return WeightsEntry(

@@ -17,6 +17,12 @@ _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
 }
 
+_CLASS_FILES = {
+    1000: "imagenet_classes.txt",
+    21843: "imagenet21k_classes.txt",
+    11221: "imagenet21k_miil_classes.txt",
+}
+
 # Pillow takes the box to resize in float32, which is good to 1/256 pixel up to here.
 _LONG_SIDE = 32_768
 
@@ -108,7 +114,8 @@ def decode_predictions(predictions, top=5, *, class_names=None):
         top: How many classes to name for each image, at least 1; all of them if there
             are fewer.
         class_names: The names of the classes in the order of the model's outputs, for
-            a model of other classes. `None` means the 1000 of ImageNet.
+            a model of other classes. `None` means those of ImageNet: 1000, or the
+            21,843 or 11,221 of ImageNet-21k, by the number of columns.
 
     Returns:
         A list per image of tuples `(synset, label, score)`, best first, equal scores
@@ -131,8 +138,12 @@ def decode_predictions(predictions, top=5, *, class_names=None):
     if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
         raise ValueError(f"top must be a positive integer. Received: top={top!r}.")
     if class_names is None:
-        labels = imagenet_labels()
-        rule = "predictions must be over the 1000 classes of ImageNet"
+        known = scores.shape[1] in _CLASS_FILES
+        labels = imagenet_labels(scores.shape[1]) if known else ()
+        rule = (
+            "predictions must be over the classes of ImageNet "
+            f"({', '.join(map(str, _CLASS_FILES))})"
+        )
         way_out = "For a model of other classes pass their names as class_names=[...]."
     else:
         if isinstance(class_names, str):
@@ -160,17 +171,28 @@ def decode_predictions(predictions, top=5, *, class_names=None):
 
 
 @functools.cache
-def imagenet_labels():
-    """Return the 1000 ImageNet classes as tuples `(synset, label)`, in output order.
+def imagenet_labels(classes=1000):
+    """Return the classes of ImageNet as tuples `(synset, label)`, in output order.
 
     The labels are those of `keras.applications`: the first WordNet lemma, with
-    underscores. Two of them stand for two classes each: `crane` and `maillot`.
+    underscores. Several classes can have one label: of the 1000, two are a `crane` and
+    two a `maillot`.
+
+    Args:
+        classes: 1000, 21843 (ImageNet-21k in Google's order) or 11221 (MIIL's part of
+            it).
+
+    Raises:
+        ValueError: For another number.
     """
-    text = importlib.resources.files("keras_mixer").joinpath(
-        "assets/imagenet_classes.txt"
-    )
-    lines = text.read_text(encoding="utf-8").splitlines()
-    return tuple(tuple(line.split(" ", 1)) for line in lines)
+    if classes not in _CLASS_FILES:
+        raise ValueError(
+            f"ImageNet comes with {', '.join(map(str, _CLASS_FILES))} classes. "
+            f"Received: {classes}."
+        )
+    assets = importlib.resources.files("keras_mixer").joinpath("assets")
+    text = assets.joinpath(_CLASS_FILES[classes]).read_text(encoding="utf-8")
+    return tuple(tuple(line.split(" ", 1)) for line in text.splitlines())
 
 
 def _transform_for(weights):

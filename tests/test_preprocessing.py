@@ -214,6 +214,24 @@ def test_preprocess_input_refuses_a_model_that_normalises_itself():
         preprocess_input(np.zeros((48, 48, 3)), weights=mixer)
 
 
+@pytest.mark.parametrize("classes", [21843, 11221])
+def test_larger_class_lists_agree_with_the_1000(classes):
+    labels = imagenet_labels(classes)
+    assert len({synset for synset, _ in labels}) == classes
+    names = dict(labels)
+    shared = [(s, name) for s, name in imagenet_labels() if s in names]
+    assert len(shared) > 980
+    assert all(names[synset] == name for synset, name in shared)
+    predictions = np.zeros((1, classes), "float32")
+    predictions[0, 5] = 1
+    assert decode_predictions(predictions, top=1) == [[(*labels[5], 1.0)]]
+
+
+def test_imagenet_has_no_list_of_other_lengths():
+    with pytest.raises(ValueError, match="1000, 21843, 11221 classes. Received: 10"):
+        imagenet_labels(10)
+
+
 def test_imagenet_labels_are_those_of_keras_applications_in_order():
     labels = imagenet_labels()
     known = {0: "tench", 1: "goldfish", 207: "golden_retriever", 281: "tabby"}

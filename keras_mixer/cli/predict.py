@@ -14,6 +14,8 @@ import sys
 import numpy as np
 from absl import flags
 
+import keras_mixer
+
 MODEL = flags.DEFINE_string(
     "model",
     "MlpMixerB16",
@@ -26,7 +28,7 @@ LABELS = flags.DEFINE_string(
     "labels",
     None,
     "A text file with the name of one class a line. Without it: labels.txt beside a "
-    ".keras file; else ImageNet's, for 1000 classes.",
+    ".keras file; else ImageNet's, for as many classes; else the classes' numbers.",
 )
 TOP_K = flags.DEFINE_integer("top_k", 5, "How many guesses to print.", lower_bound=1)
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
@@ -40,7 +42,6 @@ def main(argv):
             "predict takes at least one image: keras-mixer predict IMAGE... "
             "Received: none."
         )
-    import keras_mixer
     from keras_mixer import models
 
     model = models.from_name_or_file(MODEL.value, WEIGHTS.value)
@@ -79,9 +80,11 @@ def _class_names(classes):
             path = beside
     if path is not None:
         return pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    if classes == 1000:
-        return None
-    return [str(index) for index in range(classes)]
+    try:
+        keras_mixer.imagenet_labels(classes)
+    except ValueError:
+        return [str(index) for index in range(classes)]
+    return None
 
 
 def _as_json(path, guess):

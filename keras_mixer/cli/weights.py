@@ -30,7 +30,10 @@ def main(argv):
         for entry in wanted:
             print(weights.fetch_weights(entry))
         return
-    print(f"{'model':12}  {'tag':16}  classes  top-1  provenance")
+    print(f"{'model':12} {'tag':17} {'classes':>7} {'top-1':>6}  {'licence':10}  by")
     for e in entries:
         top1 = f"{e.top1:.2f}" if e.top1 else "-"
-        print(f"{e.model:12}  {e.tag:16}  {e.classes:7}  {top1:>5}  {e.provenance}")
+        print(
+            f"{e.model:12} {e.tag:17} {e.classes:7} {top1:>6}  {e.licence:10}  "
+            f"{e.provenance}"
+        )
