@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import sklearn.datasets
 from conftest import IMAGE_SIZE, TINY, build_tiny
 
 import keras_mixer
@@ -105,3 +106,38 @@ def test_interpolation_is_linear_in_position(path, tiny):
         bias.reshape(3, 3, 1), (5, 5), interpolation="bilinear", antialias=True
     )
     np.testing.assert_allclose(resized, np.asarray(expected)[:, :, 0], atol=1e-6)
+
+
+def test_digits_train_on_from_the_same_accuracy_at_twice_the_size(tmp_path):
+    # Each quarter of the large image shows the digit at the scale the weights know.
+    digits, labels = sklearn.datasets.load_digits(return_X_y=True)
+    pixels = np.kron(digits.reshape(-1, 8, 8), np.ones((2, 2))) * 255 / 16
+    images = np.repeat(pixels[..., None], 3, axis=-1).astype("float32")
+    train, test = slice(0, 1400), slice(1400, None)
+
+    def compiled(side, learning_rate, weights=None):
+        model = keras_mixer.MlpMixer(
+            32, 2, 24, 64, 4, input_shape=(side, side, 3), classes=10, weights=weights
+        )
+        model.compile(
+            keras.optimizers.AdamW(learning_rate),
+            "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+        return model
+
+    keras.utils.set_random_seed(0)
+    small = compiled(16, 3e-3)
+    small.fit(images[train], labels[train], epochs=8, batch_size=32, verbose=0)
+    loss, accuracy = small.evaluate(images[test], labels[test], verbose=0)
+    assert accuracy > 0.8
+    small.save_weights(tmp_path / "small.weights.h5")
+
+    large = compiled(32, 3e-4, tmp_path / "small.weights.h5")
+    tiled = np.tile(images, (1, 2, 2, 1))
+    start = large.evaluate(tiled[test], labels[test], verbose=0)
+    np.testing.assert_allclose(start, [loss, accuracy], atol=1e-4)
+    large.fit(tiled[train], labels[train], epochs=1, batch_size=32, verbose=0)
+    after = large.evaluate(tiled[test], labels[test], verbose=0)
+    assert after[1] >= accuracy - 0.02
+    assert after[0] < loss + 0.02
