@@ -31,6 +31,7 @@ LABELS = flags.DEFINE_string(
     ".keras file; else ImageNet's, for as many classes; else the classes' numbers.",
 )
 TOP_K = flags.DEFINE_integer("top_k", 5, "How many guesses to print.", lower_bound=1)
+BATCH_SIZE = 8  # images in memory at a time
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
 
@@ -46,22 +47,21 @@ def main(argv):
 
     model = models.from_name_or_file(MODEL.value, WEIGHTS.value)
     class_names = _class_names(model.output_shape[-1])
-    images, failed = {}, False
-    for path in paths:
-        try:
-            images[path] = keras_mixer.load_image(path, weights=model)
-        except (ValueError, OSError) as error:
-            print("keras-mixer:", " ".join(str(error).split()), file=sys.stderr)
-            failed = True
-    answers = {}
-    if images:
-        # Images go through in small batches, so that a folder of them fits in memory.
-        scores = model.predict(np.stack(list(images.values())), batch_size=8, verbose=0)
-        top_k = min(TOP_K.value, scores.shape[-1])
-        guesses = keras_mixer.decode_predictions(
-            scores, top=top_k, class_names=class_names
-        )
-        answers = dict(zip(images, guesses, strict=True))
+    answers, failed = {}, False
+    for start in range(0, len(paths), BATCH_SIZE):
+        images = {}
+        for path in paths[start : start + BATCH_SIZE]:
+            try:
+                images[path] = keras_mixer.load_image(path, weights=model)
+            except (ValueError, OSError) as error:
+                print("keras-mixer:", " ".join(str(error).split()), file=sys.stderr)
+                failed = True
+        if images:
+            scores = model.predict_on_batch(np.stack(list(images.values())))
+            guesses = keras_mixer.decode_predictions(
+                scores, top=TOP_K.value, class_names=class_names
+            )
+            answers |= zip(images, guesses, strict=True)
     if JSON.value:
         print(json.dumps([_as_json(path, answers[path]) for path in answers], indent=2))
     else:
