@@ -14,7 +14,8 @@ class Served:
     """A file and how its requests go wrong, one fault a request, then none.
 
     Faults: a status number; `"cut"` (half of the bytes, then the connection closes);
-    `"slow"` (a pause in the middle); `"short"` (a Content-Length that is too large).
+    `"slow"` and `"hang"` (half a second and five in the middle); `"short"` (a
+    Content-Length that is too large).
     """
 
     content: bytes
@@ -47,8 +48,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         half = len(body) // 2
         self.wfile.write(body[:half])
         self.wfile.flush()
-        if fault == "slow":
-            time.sleep(0.5)
+        if fault in ("slow", "hang"):
+            time.sleep(0.5 if fault == "slow" else 5)
         if fault == "cut":
             self.close_connection = True
             return None

@@ -14,7 +14,7 @@ from file_server import Served, serving
 
 from keras_mixer import catalog, download
 
-CONTENT = os.urandom(300_000)
+CONTENT = os.urandom(3_000_000)
 PATH = "/folder/weights.bin"
 URL = "https://example.invalid/folder/weights.bin"
 
@@ -121,7 +121,7 @@ def test_digest_and_size_are_held_to(server, tmp_path):
     download.fetch(URL, tmp_path / "a", sha256=digest, size_bytes=len(CONTENT))
     with pytest.raises(download.DownloadError, match=f"SHA-256 is {digest}, 00 was"):
         download.fetch(URL, tmp_path / "b", sha256="00")
-    with pytest.raises(download.DownloadError, match="300000 bytes came, 5 were exp"):
+    with pytest.raises(download.DownloadError, match="3000000 bytes came, 5 were exp"):
         download.fetch(URL, tmp_path / "c", size_bytes=5)
     assert names_in(tmp_path) == ["a"]
 
@@ -239,7 +239,21 @@ def test_two_processes_fetch_once(server, home):
     assert len(server.requests) == 1
 
 
-def test_killed_half_way_loses_nothing(server, home):
+def test_killed_while_downloading_goes_on_where_it_stopped(server, home):
+    server.files[PATH].faults = ["hang"]
+    program = start(0)
+    part = home / "models/keras_mixer/Model-tag.bin.part"
+    while not part.exists() or not part.stat().st_size:
+        time.sleep(0.05)
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    arrived = part.stat().st_size
+    assert 0 < arrived < len(CONTENT)
+    assert download.cached(entry(), copy).read_bytes() == b"ported " + CONTENT
+    assert server.requests[-1] == (PATH, f"bytes={arrived}-")
+
+
+def test_killed_while_porting_loses_nothing(server, home):
     program = start(60)
     while not server.requests:
         time.sleep(0.05)
