@@ -1,0 +1,148 @@
+"""Train or fine-tune a Mixer, and go on where an interrupted run stopped.
+
+    keras-mixer train --dataset=digits --output_dir=runs/digits
+    keras-mixer train --model=MlpMixerB16 --weights=imagenet --dataset=tf_flowers \\
+        --epochs=20 --batch_size=128 --warmup_steps=50 --precision=mixed_bfloat16 \\
+        --output_dir=runs/flowers
+    keras-mixer train --recipe=cifar10_nano --dataset=folder:cifar10 \\
+        --output_dir=runs/cifar10
+    keras-mixer train --config=runs/cifar10/config.json --output_dir=runs/again
+
+A recipe or a configuration sets every field; flags override single ones. The folder
+of the run gets model.keras and labels.txt (what `predict`, `evaluate` and the export
+take), report.json, config.json, history.csv, tensorboard/, and three pictures:
+curves.png, predictions.png, confusion_matrix.png. The same command resumes a run that
+was interrupted; after SIGTERM, which saves first, the exit status is 75.
+"""
+
+import dataclasses
+import pathlib
+import sys
+
+from absl import flags
+
+from keras_mixer import training
+
+RECIPE = flags.DEFINE_enum(
+    "recipe",
+    None,
+    sorted(training.RECIPES),
+    "What the settings start from. Without it: digits for that data set, finetune "
+    "with --weights, scratch otherwise.",
+)
+CONFIG = flags.DEFINE_string(
+    "config", None, "A config.json of another run to start from, instead of a recipe."
+)
+OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of the run.")
+PREVIEW = flags.DEFINE_string(
+    "preview",
+    None,
+    "Write a sheet of augmented training images to this PNG file, and do not train.",
+)
+
+_DEFINE = {
+    bool: flags.DEFINE_bool,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    str | None: flags.DEFINE_string,
+}
+SETTINGS = {
+    field.name: _DEFINE[field.type](field.name, None, field.metadata["help"])
+    for field in dataclasses.fields(training.TrainConfig)
+}
+
+
+def main(argv):
+    """Train as the flags say."""
+    if len(argv) > 1:
+        raise ValueError(
+            f"train takes flags only, as --dataset=digits. Received: {argv[1:]}."
+        )
+    config = _config()
+    if PREVIEW.value:
+        _write_preview(config, PREVIEW.value)
+        return 0
+    if not OUTPUT_DIR.value:
+        raise ValueError(
+            "The run needs a folder: --output_dir=runs/NAME. Received: none."
+        )
+    try:
+        run = training.train(config, OUTPUT_DIR.value)
+    except training.Preempted as preempted:
+        print(f"keras-mixer: {preempted}", file=sys.stderr)
+        return training.RESUME_ME
+    if run is not None:
+        _write_pictures(run, pathlib.Path(OUTPUT_DIR.value))
+        _print_report(run.report)
+    return 0
+
+
+def _config():
+    settings = {
+        name: flag.value for name, flag in SETTINGS.items() if flag.value is not None
+    }
+    if "epochs" in settings:
+        # Where a recipe counts in steps, the flag has the last word.
+        settings.setdefault("steps", 0)
+    if CONFIG.value:
+        if RECIPE.value:
+            raise ValueError(
+                "Either --recipe or --config sets what the run starts from. Received "
+                f"both: --recipe={RECIPE.value}, --config={CONFIG.value}."
+            )
+        text = pathlib.Path(CONFIG.value).read_text(encoding="utf-8")
+        return training.TrainConfig.from_json(text, **settings)
+    recipe = RECIPE.value or training.default_recipe(
+        settings.get("dataset", "digits"), settings.get("weights")
+    )
+    return dataclasses.replace(training.RECIPES[recipe], **settings)
+
+
+def _write_preview(config, path):
+    from keras_mixer import visualize
+
+    images, labels, class_names = training.preview(config, count=32)
+    captions = [
+        "\n".join(
+            f"{class_names[n]} {label[n]:.0%}"
+            for n in label.argsort()[::-1][:2]
+            if label[n] > 0.02
+        )
+        for label in labels
+    ]
+    visualize.image_sheet(
+        images, captions, path, title=f"{config.dataset}, as training sees it"
+    )
+    print(f"Wrote {path}.")
+
+
+def _write_pictures(run, folder):
+    from keras_mixer import visualize
+
+    name, names = run.source.name, run.source.class_names
+    evaluation = run.evaluation
+    visualize.training_curves(
+        run.history, folder / "curves.png", title=f"{run.model.name} on {name}"
+    )
+    visualize.prediction_sheet(
+        evaluation.shown,
+        names,
+        folder / "predictions.png",
+        title=f"Test images of {name}: {evaluation.top1:.1%} right",
+    )
+    visualize.confusion_matrix(
+        evaluation.labels,
+        evaluation.predictions,
+        names,
+        folder / "confusion_matrix.png",
+    )
+
+
+def _print_report(report):
+    print(
+        f"Test accuracy {report['test_accuracy']:.2%} on "
+        f"{report['test_examples']} images, by the weights of epoch "
+        f"{report['kept_epoch']}; trained in {report['train_seconds']:.0f} s."
+    )
+    print(f"Everything is in {OUTPUT_DIR.value}: model.keras, report.json, curves.png.")
