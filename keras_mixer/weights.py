@@ -92,7 +92,8 @@ def port(path, model=None, transform=None):
         *sizes, image_size = dataclasses.astuple(network.VARIANTS[model])
     else:
         raise ValueError(
-            f"The model must be one of {', '.join(network.VARIANTS)}. Received: {model!r}."
+            f"The model must be one of {', '.join(network.VARIANTS)}. "
+            f"Received: {model!r}."
         )
     built = network.build(
         *sizes,

@@ -10,6 +10,9 @@ import pytest
 
 import keras_mixer
 
+# Fixtures and options of the tests of export and serving.
+pytest_plugins = ["serving_support"]
+
 TINY = {
     "hidden_dim": 10,
     "num_blocks": 2,

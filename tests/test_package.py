@@ -14,23 +14,43 @@ PACKAGE = pathlib.Path(keras_mixer.__file__).parent
 
 # What each module may import of the package. Everything runs downwards.
 FORMATS = {"npz", "pdparams", "pickle_machine", "pickled_arrays", "safetensors_file"}
+NOTHING = {
+    *("augmentation", "catalog", "checkpointing", "distribution", "download"),
+    *("image_files", "image_graph", "layers", "model_card", "names", "optimization"),
+    *("publishing", "resolution", "splits", "stored_precision", "verification"),
+    *("warm_up", "watching", "weights_h5"),
+}
 MAY_IMPORT = {
-    "catalog": set(),
-    "layers": set(),
-    "names": set(),
-    "resolution": set(),
-    "weights_h5": set(),
-    "download": set(),
-    "image_files": set(),
-    "augmentation": set(),
-    "distribution": set(),
-    **{name: FORMATS for name in FORMATS},
+    **dict.fromkeys(NOTHING, frozenset()),
+    # Weights files and models.
+    **dict.fromkeys(FORMATS, FORMATS),
     "checkpoints": FORMATS,
-    "preprocessing": {"catalog", "image_files"},
     "porting": {"catalog", "checkpoints", "names", "resolution", "weights_h5"},
     "network": {"layers"},
     "weights": {"catalog", "download", "names", "network", "porting"},
     "models": {"catalog", "network", "porting", "resolution", "weights"},
+    # Images and data.
+    "preprocessing": {"catalog", "image_files"},
+    "folders": {"splits"},
+    "tfds_sources": {"splits"},
+    "sources": {"folders", "splits", "tfds_sources"},
+    "data": {"augmentation", "sources", "splits"},
+    # Training.
+    "evaluation": {"catalog", "data"},
+    "recipes": {"data", "distribution", "models"},
+    "trainer": {"distribution", "models", "optimization"},
+    "runs": {"checkpointing", "data", "trainer", "watching"},
+    "training": {
+        *("checkpointing", "data", "distribution", "evaluation"),
+        *("recipes", "runs", "trainer", "watching"),
+    },
+    "visualize": {"checkpointing"},
+    # Serving.
+    "signatures": {"catalog", "image_graph", "preprocessing"},
+    "serving": {
+        *("catalog", "model_card", "preprocessing", "publishing", "signatures"),
+        *("stored_precision", "verification", "warm_up"),
+    },
 }
 
 

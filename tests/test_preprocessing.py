@@ -228,7 +228,7 @@ def test_larger_class_lists_agree_with_the_1000(classes):
 
 
 def test_imagenet_has_no_list_of_other_lengths():
-    with pytest.raises(ValueError, match="1000, 21843, 11221 classes. Received: 10"):
+    with pytest.raises(ValueError, match=r"1000, 21843, 11221 classes\. Received: 10"):
         imagenet_labels(10)
 
 

