@@ -9,7 +9,7 @@ demo: $(VENV)/.serve-train
 	$(BIN)/python export/demo.py --output_dir=demo_output
 
 test: $(VENV)/.test
-	KERAS_BACKEND=tensorflow $(BIN)/pytest -n 2 --durations=10
+	KERAS_BACKEND=tensorflow $(BIN)/pytest -n 2 --dist loadfile -rs --durations=10
 	KERAS_BACKEND=jax $(BIN)/pytest -q tests/test_layers.py tests/test_models.py
 
 parity: $(VENV)/.parity

@@ -17,7 +17,6 @@ TRAIN = [
 ]
 SERVE = [
     "grpcio-health-checking>=1.70,<2",
-    "prometheus-client>=0.21,<1",
     "requests>=2.32,<3",
     "starlette>=0.46,<2",
     "tensorflow-serving-api>=2.20,<3",
@@ -30,6 +29,7 @@ TEST = [
     "check-jsonschema>=0.33,<1",
     "jax>=0.6,<1",
     "paddlepaddle>=3.0,<4",
+    "prometheus-client>=0.21,<1",
     "psutil>=6,<8",
     "pytest-xdist>=3.6,<4",
     "pytest>=8,<10",

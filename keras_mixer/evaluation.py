@@ -10,8 +10,8 @@ from keras import ops
 from keras_mixer import data
 from keras_mixer.catalog import ENTRIES
 
-# Examples kept for a sheet of predictions: so many right ones, so many wrong ones.
-_SHOWN_RIGHT, _SHOWN_WRONG = 36, 12
+# Examples kept for a sheet of predictions, and how many of them may be wrong ones.
+_SHOWN, _SHOWN_WRONG = 48, 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ def evaluate(model, split, *, batch_size=64, verbose=0):
         losses.append(-np.log(np.maximum(scores[np.arange(count), truth], 1e-12)))
         for i in range(count):
             right = bool(best[i, 0] == truth[i])
-            if len(shown[right]) < (_SHOWN_RIGHT if right else _SHOWN_WRONG):
+            if len(shown[right]) < (_SHOWN if right else _SHOWN_WRONG):
                 position = (number, i)
                 pixels = np.round(images[i]).astype("uint8")
                 score = float(scores[i, best[i, 0]])
@@ -127,6 +127,7 @@ def evaluate(model, split, *, batch_size=64, verbose=0):
             started, warm = time.monotonic(), count
     seconds = time.monotonic() - started
     labels, predictions = np.concatenate(labels), np.concatenate(predictions)
+    sheet = shown[False] + shown[True][: _SHOWN - len(shown[False])]
     return Evaluation(
         top1=float(np.mean(labels == predictions)),
         top5=float(np.mean(np.concatenate(in_top5))),
@@ -135,11 +136,5 @@ def evaluate(model, split, *, batch_size=64, verbose=0):
         images_per_second=(len(labels) - warm) / seconds if seconds else 0.0,
         labels=labels,
         predictions=predictions,
-        shown=tuple(
-            example for _, example in sorted(shown[True] + shown[False], key=_first)
-        ),
+        shown=tuple(example for _, example in sorted(sheet, key=lambda pair: pair[0])),
     )
-
-
-def _first(pair):
-    return pair[0]

@@ -202,7 +202,7 @@ def _transform_for(weights):
         return weights
     if isinstance(weights, str):
         return transform_of(weights)
-    layer = _preprocessing_layer(weights)
+    layer = preprocessing_layer(weights)
     if layer is None:
         raise ValueError(
             "weights must be None, a tag of the catalogue, an ImageTransform or a "
@@ -213,12 +213,16 @@ def _transform_for(weights):
     return ImageTransform(layer.mean, layer.std, layer.interpolation, layer.crop_ratio)
 
 
-def _preprocessing_layer(model):
-    # A fine-tuned model often holds the Mixer as one of its layers.
+def preprocessing_layer(model):
+    """Return a model's layer `preprocessing`, or None for a model without one.
+
+    A fine-tuned model often holds the Mixer as one of its layers: those are searched
+    too.
+    """
     for layer in getattr(model, "layers", ()):
         if layer.name == "preprocessing" and hasattr(layer, "crop_ratio"):
             return layer
-        if (inner := _preprocessing_layer(layer)) is not None:
+        if (inner := preprocessing_layer(layer)) is not None:
             return inner
     return None
 

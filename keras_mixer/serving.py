@@ -175,7 +175,7 @@ def _gives_logits(model):
 
 def _transform(model, weights):
     """Return the `ImageTransform`, and whether the model leaves normalising to it."""
-    layer = preprocessing._preprocessing_layer(model)
+    layer = preprocessing.preprocessing_layer(model)
     if layer is not None:
         if weights is not None:
             raise ValueError(

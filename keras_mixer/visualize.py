@@ -27,23 +27,21 @@ def training_curves(history, path, *, title="Training"):
             (panels[0], "loss", "Loss (cross-entropy, nats)", False),
             (panels[1], "accuracy", "Accuracy (%)", True),
         ]:
-            for key, color, who in [
-                (name, _TRAIN, "train, augmented"),
-                (f"val_{name}", _VAL, "validation"),
-            ]:
-                values = [row.get(key) for row in history]
-                if None in values:
-                    continue
-                values = [100 * v for v in values] if percent else values
+            curves = {"train, augmented": (name, _TRAIN)}
+            if f"val_{name}" in history[-1]:
+                curves["validation"] = (f"val_{name}", _VAL)
+            highest = max(history[-1][key] for key, _ in curves.values())
+            for who, (key, color) in curves.items():
+                values = [(100 if percent else 1) * row[key] for row in history]
                 axes.plot(epochs, values, color=color, label=who, marker="o", ms=3)
-                last = f"{values[-1]:.1f}" if percent else f"{values[-1]:.3g}"
                 axes.annotate(
-                    last,
+                    f"{values[-1]:.1f}" if percent else f"{values[-1]:.3g}",
                     (epochs[-1], values[-1]),
                     xytext=(6, 0),
                     textcoords="offset points",
                     color=color,
-                    va="center",
+                    # Apart, where the curves end at the same height.
+                    va="bottom" if history[-1][key] == highest else "top",
                 )
             axes.set_title(label, loc="left", fontsize=10)
             axes.legend(frameon=False, fontsize=9)

@@ -271,6 +271,7 @@ class Reader:
                 assert server.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_readme_commands_run(readers_directory, request):
     reader = Reader(readers_directory)
     request.addfinalizer(reader.stops)

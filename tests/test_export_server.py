@@ -90,6 +90,7 @@ for moment, (owner, name) in MOMENTS.items():
 """
 
 
+@pytest.mark.slow
 def test_server_swaps_versions_under_load_and_survives_killed_exports(
     base_dir, tmp_path, files
 ):
