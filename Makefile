@@ -10,7 +10,7 @@ demo: $(VENV)/.serve-train
 
 test: $(VENV)/.test
 	KERAS_BACKEND=tensorflow $(BIN)/pytest -n 2 --dist loadfile -rs --durations=10
-	KERAS_BACKEND=jax $(BIN)/pytest -q tests/test_layers.py tests/test_models.py
+	KERAS_BACKEND=jax $(BIN)/pytest -n 2 tests/test_layers.py tests/test_models.py
 
 parity: $(VENV)/.parity
 	$(BIN)/pytest tests/test_parity_torch.py

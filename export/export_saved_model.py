@@ -9,7 +9,7 @@ last line. A mistake is one line on standard error, and exit status 1.
 import os
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from quiet import quiet_import
 
 _LABELS = flags.DEFINE_string(
@@ -42,6 +42,9 @@ _KEEP = flags.DEFINE_integer("keep", None, "How many versions to keep; all by de
 
 
 def main(argv):
+    logging.set_verbosity(
+        logging.WARNING
+    )  # the steps of saving are TensorFlow's affair
     if len(argv) != 3:
         _fail("Usage: export_saved_model.py MODEL.keras BASE_DIR [--labels=FILE]")
     _, model_path, base_dir = argv
