@@ -43,7 +43,8 @@ class WeightsEntry:
         transform: The evaluation transform.
         approximate_gelu: Whether it was trained with the tanh form of GELU.
         provenance: Who trained it, on what.
-        licence: The licence its publisher states.
+        licence: The licence as far as it is known here; not checked against the
+            publisher's page, which could not be reached. Check before you rely on it.
         top1: Published ImageNet top-1 accuracy in percent, or None.
         top5: Published ImageNet top-5 accuracy in percent, or None.
         accuracy_source: Where the accuracy was published.

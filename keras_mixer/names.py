@@ -1,7 +1,8 @@
 """How each project names an MLP-Mixer's tensors and orders their axes.
 
-Sources: PASSL `passl/modeling/backbones/mlp_mixer.py`, timm `timm/models/mlp_mixer.py`,
-Google `vit_jax/models_mixer.py` and big_vision `models/mlp_mixer.py`.
+Google's current names follow from big_vision's `models/mlp_mixer.py`. PASSL's, timm's
+and Google's names before 2021 are as the project's notes record them: the published
+files could not be opened where this was written.
 """
 
 import dataclasses

@@ -1,9 +1,9 @@
 """Token-mixing weights for another number of patches.
 
 Reference:
-    arXiv 2105.01601, section 3 and appendix C ("Fine-tuning at higher resolution"):
-    for an image K times larger on each side the token-mixing MLP becomes K^2 copies of
-    the trained one, one for each of K x K tiles.
+    arXiv 2105.01601, on fine-tuning at a higher resolution: for an image K times
+    larger on each side the token-mixing MLP becomes K^2 copies of the trained one, one
+    for each of K x K tiles.
 """
 
 import dataclasses
