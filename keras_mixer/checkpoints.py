@@ -12,6 +12,7 @@ are never unsigned integers, and numpy has no bfloat16. `to_float32` decodes the
 """
 
 import contextlib
+import functools
 import os
 import secrets
 
@@ -29,6 +30,7 @@ __all__ = [
     "read_npz",
     "read_pdparams",
     "read_safetensors",
+    "read_safetensors_metadata",
     "to_float32",
     "write_checkpoint",
     "write_npz",
@@ -153,6 +155,11 @@ def read_safetensors(path):
     return safetensors_file.read(_require_file(path))
 
 
+def read_safetensors_metadata(path):
+    """Read the dict of strings in the header of a safetensors file."""
+    return safetensors_file.read_metadata(_require_file(path))
+
+
 def to_float32(array):
     """Convert a checkpoint's floating-point tensor to float32.
 
@@ -212,12 +219,18 @@ def write_safetensors(path, tensors, metadata=None):
         safetensors_file.write(file, lambda: _plain_arrays(tensors), metadata)
 
 
-def write_checkpoint(path, tensors):
-    """Write a `.pdparams`, `.npz` or `.safetensors` file, by the name's ending."""
+def write_checkpoint(path, tensors, metadata=None):
+    """Write a `.pdparams`, `.npz` or `.safetensors` file, by the name's ending.
+
+    Args:
+        path: The file to make or replace.
+        tensors: A mapping of name to array.
+        metadata: A dict of strings, which a `.safetensors` file alone has a place for.
+    """
     writers = {
         ".pdparams": write_pdparams,
         ".npz": write_npz,
-        ".safetensors": write_safetensors,
+        ".safetensors": functools.partial(write_safetensors, metadata=metadata),
     }
     suffix = os.path.splitext(path)[1]
     if suffix not in writers:

@@ -1,8 +1,9 @@
 """How each project names an MLP-Mixer's tensors and orders their axes.
 
-Google's current names follow from big_vision's `models/mlp_mixer.py`. PASSL's, timm's
-and Google's names before 2021 are as the project's notes record them: the published
-files could not be opened where this was written.
+Google's names, current and before 2021, follow from big_vision's `models/mlp_mixer.py`
+and its `load`; timm's from timm 1.0.31, `models/mlp_mixer.py`; PASSL's head from
+`passl/modeling/heads/mlp_mixer_head.py`, its backbone from the project's notes. The
+published files could not be opened where this was written.
 """
 
 import dataclasses
@@ -63,6 +64,7 @@ class Layout:
     approximate_gelu: bool
     stem_axes: tuple[int, ...] | None = None  # to Keras' height, width, in, out
     dense_axes: tuple[int, ...] | None = None  # to Keras' in, out
+    squeezes_mixing: bool = False  # axes of length 1, as in a bias (1, patches, 1)
 
     def axes(self, name):
         if name == "stem/kernel":
@@ -80,7 +82,7 @@ LAYOUTS = {
         dense_axes=IN_OUT_FROM_OUT_IN,
     ),
     "google": Layout(2, approximate_gelu=True),
-    "google_legacy": Layout(3, approximate_gelu=True),
+    "google_legacy": Layout(3, approximate_gelu=True, squeezes_mixing=True),
     "keras": Layout(0, approximate_gelu=False),
 }
 SUFFIXES = (".pdparams", ".npz", ".safetensors", ".weights.h5", ".keras")

@@ -15,6 +15,7 @@ import mmap
 import pickletools
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 # The largest Mixer's checkpoint runs some 20,000 opcodes. The limit leaves room for
 # optimizer states, and keeps a hostile file to about a second and 100 MB.
@@ -276,6 +277,6 @@ _PLAIN_DATA = {
     "REDUCE": lambda m: m.reduce(),
     "BUILD": lambda m: m.build(),
 }
-_HANDLERS = [("no opcode at all", None)] * 256
+_HANDLERS: list[tuple[str, Any]] = [("no opcode at all", None)] * 256
 for _opcode in pickletools.opcodes:
     _HANDLERS[ord(_opcode.code)] = (_opcode.name, _PLAIN_DATA.get(_opcode.name))

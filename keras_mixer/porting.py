@@ -13,7 +13,7 @@ import zlib
 import keras
 import numpy as np
 
-from keras_mixer import checkpoints, names, resolution, weights_h5
+from keras_mixer import checkpoints, names, recognition, resolution, weights_h5
 from keras_mixer.catalog import ImageTransform
 
 
@@ -24,10 +24,13 @@ class Tensor:
     source_name: str
     array: object  # ndarray or h5py.Dataset: both have shape and dtype, read late
     axes: tuple[int, ...] | None = None
+    squeezed: bool = False  # without axes of length 1
 
     @property
     def shape(self):
         shape = tuple(self.array.shape)
+        if self.squeezed:
+            return tuple(size for size in shape if size != 1)
         if self.axes is None or len(self.axes) != len(shape):
             return shape
         return tuple(shape[axis] for axis in self.axes)
@@ -35,6 +38,8 @@ class Tensor:
     def read(self):
         """Return the tensor as a float32 array in Keras' layout."""
         array = checkpoints.to_float32(np.asarray(self.array))
+        if self.squeezed:
+            array = array.reshape(self.shape)
         return array if self.axes is None else array.transpose(self.axes)
 
     def checksum(self):
@@ -156,46 +161,56 @@ def open_source(path, transform=None):
     """
     path = str(path)
     file_format = checkpoints.detect_format(path)
-    constants = {}
     if file_format in ("h5", "keras"):
         arrays, constants = weights_h5.read(path)
-        layout = names.LAYOUTS["keras"]
+        layout_name = "keras"
     else:
         arrays = checkpoints.read_checkpoint(path)
+        constants = {}
         layout_name = names.LAYOUT_OF_FORMAT[file_format]
         if "embedding/kernel" in arrays:
             layout_name = "google_legacy"
-        layout = names.LAYOUTS[layout_name]
+    layout = names.LAYOUTS[layout_name]
     depth = len(arrays)  # at least as many tensors as blocks
     keras_names = {theirs: ours for ours, theirs in names.pairs(depth, layout.column)}
     tensors, unexpected = {}, []
     for name, array in arrays.items():
-        known_name = _without_wrapper(name) if file_format == "pdparams" else name
-        ours = keras_names.get(known_name)
+        ours = keras_names.get(_plain_name(name, layout_name))
         if ours is None or ours in tensors:
             unexpected.append(name)
         else:
-            tensors[ours] = Tensor(name, array, layout.axes(ours))
-    if transform is None:
-        known = {f.name for f in dataclasses.fields(ImageTransform)}
-        transform = ImageTransform(
-            **{name: value for name, value in constants.items() if name in known}
-        )
-    return Source(
+            squeezed = layout.squeezes_mixing and "_mixing/" in ours
+            tensors[ours] = Tensor(name, array, layout.axes(ours), squeezed)
+    source = Source(
         origin=path,
         format=file_format,
         tensors=tensors,
         unexpected=unexpected,
-        transform=transform,
-        approximate_gelu=constants.get("approximate_gelu", layout.approximate_gelu),
+        transform=transform or ImageTransform(),
+        approximate_gelu=layout.approximate_gelu,
     )
+    if transform is None and file_format == "safetensors":
+        constants = recognition.constants(path, source.classes)
+    known = {f.name for f in dataclasses.fields(ImageTransform)} & constants.keys()
+    if transform is None and known:
+        source.transform = ImageTransform(**{name: constants[name] for name in known})
+    source.approximate_gelu = constants.get("approximate_gelu", layout.approximate_gelu)
+    return source
 
 
-def _without_wrapper(name):
-    # PASSL's wrapper model holds .backbone and .head, and the head calls its layer
-    # fc_cls; a bare backbone and a bare head come too.
-    name = name.removeprefix("backbone.")
-    return re.sub(r"^(head\.)?fc_cls\.", "head.", name)
+def _plain_name(name, layout_name):
+    """A tensor's name as the table has it."""
+    if layout_name == "passl":
+        # PASSL's wrapper model holds .backbone and .head, and the head calls its layer
+        # fc_cls; a bare backbone and a bare head come too.
+        name = name.removeprefix("backbone.")
+        return re.sub(r"^(head\.)?fc_cls\.", "head.", name)
+    if layout_name == "google_legacy":
+        # Before linen, flax numbered all children of a module together: the second
+        # norm may be LayerNorm_2. Google's code passes its files through flax's
+        # convert_pre_linen, which counts each kind by itself.
+        return re.sub(r"/LayerNorm_[1-9]\d*/", "/LayerNorm_1/", name)
+    return name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,6 +83,13 @@ def read(path):
     return tensors
 
 
+def read_metadata(path):
+    """Read the dict of strings in the header of a file that `read` has taken."""
+    data = map_file(path)
+    stop = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:stop]).get("__metadata__", {})
+
+
 def write(file, arrays, metadata=None):
     """Write a file tensor by tensor; uint16 is labelled bfloat16.
 

@@ -36,7 +36,15 @@ def main(argv):
             "port takes two files: keras-mixer port IN OUT [--model=NAME]. "
             f"Received: {len(argv) - 1}."
         )
-    from keras_mixer import checkpoints, download, names, porting, weights
+    from keras_mixer import (
+        checkpoints,
+        download,
+        names,
+        porting,
+        preprocessing,
+        recognition,
+        weights,
+    )
 
     source_path, target_path = argv[1], pathlib.Path(argv[2])
     if not target_path.name.endswith(names.SUFFIXES):
@@ -55,10 +63,34 @@ def main(argv):
             model.save_weights(temporary)
     else:
         layout = names.LAYOUT_OF_FORMAT[target_path.suffix[1:]]
-        checkpoints.write_checkpoint(target_path, porting.export_arrays(model, layout))
+        transform = preprocessing.transform_for(model)
+        gelu = model.get_layer("block0_token_mixing").approximate_gelu
+        checkpoints.write_checkpoint(
+            target_path,
+            porting.export_arrays(model, layout),
+            metadata=recognition.header(transform, gelu),
+        )
+        print(_what_to_know_there(names.LAYOUTS[layout], transform, gelu))
     print(f"Wrote {target_path}")
     if VERIFY.value:
         print(_logits_digest(model))
+
+
+def _what_to_know_there(layout, transform, approximate_gelu):
+    usual = layout.approximate_gelu
+    lines = [
+        f"These weights go with pixels normalised by mean {transform.mean}, deviation "
+        f"{transform.std}, and with GELU {_GELU[approximate_gelu]}."
+    ]
+    if approximate_gelu != usual:
+        lines.append(
+            f"The models that read this format have it {_GELU[usual]}: their logits "
+            "differ a little, unless you set theirs."
+        )
+    return " ".join(lines)
+
+
+_GELU = {True: "in its tanh form", False: "in its exact form"}
 
 
 def _logits_digest(model):
