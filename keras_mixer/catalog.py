@@ -6,6 +6,13 @@ PASSL = "https://passl.bj.bcebos.com/vision_transformers/mlp_mixer"
 GOOGLE = "https://storage.googleapis.com/mixer_models"
 TIMM = "https://huggingface.co/timm"
 
+# The lists of classes in assets/ that a number of classes stands for.
+CLASS_LISTS = {
+    1000: "imagenet_classes.txt",
+    21843: "imagenet21k_classes.txt",
+    11221: "imagenet21k_miil_classes.txt",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageTransform:
@@ -37,16 +44,20 @@ class WeightsEntry:
     Attributes:
         model: Name of the model in this package.
         tag: What `weights=` takes.
-        url: Where the file was published.
-        format: `"pdparams"`, `"npz"` or `"safetensors"`.
+        url: Where the file was published, or None for weights that come with this
+            package, in `assets/`.
+        format: `"pdparams"`, `"npz"`, `"safetensors"`, or `"weights.h5"` for those.
         classes: Number of classes of the head.
         transform: The evaluation transform.
         approximate_gelu: Whether it was trained with the tanh form of GELU.
         provenance: Who trained it, on what.
-        licence: The licence as far as it is known here; not checked against the
-            publisher's page, which could not be reached. Check before you rely on it.
-        top1: Published ImageNet top-1 accuracy in percent, or None.
-        top5: Published ImageNet top-5 accuracy in percent, or None.
+        licence: For timm's files what timm states of them; for PASSL's and Google's
+            that of the project that published them, neither of which states one of
+            the weights' own. Check before you rely on it.
+        labels: Name of the list of classes in `assets/`.
+        top1: Published top-1 accuracy in percent, or None.
+        top5: Published top-5 accuracy in percent, or None.
+        accuracy_dataset: What the accuracy was measured on, as `--dataset` names it.
         accuracy_source: Where the accuracy was published.
         sha256: Digest of the file, or None where none was published; then the file's
             structure is checked, and the digest of the first download is held to.
@@ -56,15 +67,17 @@ class WeightsEntry:
 
     model: str
     tag: str
-    url: str
+    url: str | None
     format: str
     classes: int
     transform: ImageTransform
     approximate_gelu: bool
     provenance: str
     licence: str
+    labels: str
     top1: float | None = None
     top5: float | None = None
+    accuracy_dataset: str = "imagenet2012"
     accuracy_source: str | None = None
     sha256: str | None = None
     size_bytes: int | None = None
@@ -85,6 +98,7 @@ def _passl(model, file, top1, top5):
         approximate_gelu=False,
         provenance="Google's ImageNet-1k training from scratch, converted by PASSL",
         licence="Apache-2.0",
+        labels=CLASS_LISTS[1000],
         top1=top1,
         top5=top5,
         accuracy_source="PASSL README",
@@ -103,6 +117,7 @@ def _google(model, tag, path, provenance, classes=1000, top1=None, source=None):
         approximate_gelu=True,  # flax.linen.gelu's default
         provenance=provenance,
         licence="Apache-2.0",
+        labels=CLASS_LISTS[classes],
         top1=top1,
         accuracy_source=source,
     )
@@ -119,6 +134,7 @@ def _timm(model, tag, name, provenance, transform, classes=1000, top1=None, top5
         approximate_gelu=False,
         provenance=provenance,
         licence="Apache-2.0",
+        labels=CLASS_LISTS[classes],
         top1=top1,
         top5=top5,
         accuracy_source="timm results-imagenet.csv" if top1 else None,
@@ -209,11 +225,38 @@ _ENTRIES = [
         top1=72.08,
         top5=87.63,
     ),
+    *[
+        _timm(
+            f"MlpMixer{size}16",
+            "imagenet21k_timm",
+            f"mixer_{size.lower()}16_224.goog_in21k",
+            "Google, ImageNet-21k, converted by timm",
+            HALF,
+            classes=21843,
+        )
+        for size in ("B", "L")
+    ],
+    WeightsEntry(
+        "MlpMixerNano4",
+        "cifar10",
+        url=None,
+        format="weights.h5",
+        classes=10,
+        # Images as small as the input are not cropped.
+        transform=ImageTransform(crop_ratio=1.0),
+        approximate_gelu=False,
+        provenance="this package, CIFAR-10 (JPEG copy)",
+        licence="Apache-2.0",
+        labels="cifar10_classes.txt",
+        accuracy_dataset="cifar10",
+        accuracy_source="keras_mixer/assets/MlpMixerNano4-cifar10.md",
+    ),
 ]
 ENTRIES = {(entry.model, entry.tag): entry for entry in _ENTRIES}
+TAGS = tuple(dict.fromkeys(entry.tag for entry in _ENTRIES))
 
 
-def list_weights(model=None):
+def list_weights(model: str | None = None) -> list[WeightsEntry]:
     """List the published weights.
 
     Args:
@@ -225,25 +268,35 @@ def list_weights(model=None):
     Raises:
         ValueError: If no model has that name.
     """
-    if model is not None and model not in {name for name, _ in ENTRIES}:
+    models = dict.fromkeys(name for name, _ in ENTRIES)
+    if model is not None and model not in models:
         raise ValueError(
-            f"model must be one with published weights: {_names(0)}. "
+            f"model must be one with published weights: {', '.join(models)}. "
             f"Received: {model!r}."
         )
     return [e for e in ENTRIES.values() if model in (None, e.model)]
 
 
-def transform_of(tag):
+def transform_of(tag: str) -> ImageTransform:
     """The `ImageTransform` of a tag, the same for every model that has it.
 
     Raises:
         ValueError: If there is no such tag.
     """
+    return _entry_with(tag).transform
+
+
+def labels_of(tag: str) -> str:
+    """The name in `assets/` of a tag's list of classes, the same for every model.
+
+    Raises:
+        ValueError: If there is no such tag.
+    """
+    return _entry_with(tag).labels
+
+
+def _entry_with(tag):
     for (_, entry_tag), entry in ENTRIES.items():
         if entry_tag == tag:
-            return entry.transform
-    raise ValueError(f"weights must be one of {_names(1)}. Received: {tag!r}.")
-
-
-def _names(k):
-    return ", ".join(dict.fromkeys(key[k] for key in ENTRIES))
+            return entry
+    raise ValueError(f"weights must be one of {', '.join(TAGS)}. Received: {tag!r}.")

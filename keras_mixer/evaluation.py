@@ -1,6 +1,8 @@
 """Measure a model on a split: accuracy, loss, speed."""
 
 import dataclasses
+import pathlib
+import re
 import time
 
 import keras
@@ -9,6 +11,7 @@ from keras import ops
 
 from keras_mixer import data
 from keras_mixer.catalog import ENTRIES
+from keras_mixer.splits import IndexedSplit, StreamSplit
 
 # Examples kept for a sheet of predictions, and how many of them may be wrong ones.
 _SHOWN, _SHOWN_WRONG = 48, 12
@@ -16,7 +19,14 @@ _SHOWN, _SHOWN_WRONG = 48, 12
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """An image and what the model made of it; pixels uint8 `(height, width, 3)`."""
+    """An image, and what the model made of it.
+
+    Attributes:
+        image: uint8 pixels, `(height, width, 3)`.
+        label: Number of the true class.
+        prediction: Number of the best class.
+        score: The score of the best class, in [0, 1].
+    """
 
     image: np.ndarray
     label: int
@@ -46,7 +56,7 @@ class Evaluation:
     images_per_second: float
     labels: np.ndarray
     predictions: np.ndarray
-    shown: tuple
+    shown: tuple[Example, ...]
 
 
 def published_figures(model_name, tag, dataset):
@@ -61,10 +71,17 @@ def published_figures(model_name, tag, dataset):
         A dict of `top1` and `top5`, as shares; empty where nothing is known.
     """
     entry = ENTRIES.get((model_name, tag))
-    if entry is None or not dataset.startswith("imagenet2012"):
+    if entry is None or not _is_dataset(dataset, entry.accuracy_dataset):
         return {}
     figures = {"top1": entry.top1, "top5": entry.top5}
     return {name: value / 100 for name, value in figures.items() if value is not None}
+
+
+def _is_dataset(name, known):
+    """Whether `--dataset=name` is a known one: under its name, or in its folder."""
+    if name.startswith("folder:"):
+        return pathlib.PurePath(name.removeprefix("folder:")).name == known
+    return re.split("[/:]", name)[0] == known
 
 
 def check_classes(model, source):
@@ -78,7 +95,13 @@ def check_classes(model, source):
         )
 
 
-def evaluate(model, split, *, batch_size=64, verbose=0):
+def evaluate(
+    model: keras.Model,
+    split: IndexedSplit | StreamSplit,
+    *,
+    batch_size: int = 64,
+    verbose: int = 0,
+) -> Evaluation:
     """Evaluate a model on a split of a data set.
 
     Images are cropped as the model's layer `preprocessing` says.
@@ -101,17 +124,17 @@ def evaluate(model, split, *, batch_size=64, verbose=0):
         batch_size,
     )
     bar = keras.utils.Progbar(-(-split.size // batch_size), verbose=verbose)
-    labels, predictions, in_top5, losses = [], [], [], []
-    shown = {True: [], False: []}
-    started = None
+    truths, found, in_top5, losses = [], [], [], []
+    shown: dict[bool, list] = {True: [], False: []}
+    started, warm = 0.0, 0
     for number, (images, one_hot, weights) in enumerate(batches, 1):
-        count = np.count_nonzero(weights)
+        count = int(np.count_nonzero(weights))
         images = np.asarray(images)[:count]
         truth = np.argmax(one_hot, -1)[:count]
         scores = ops.convert_to_numpy(model.predict_on_batch(images))
         best = np.argsort(-scores, axis=-1, kind="stable")[:, :5]
-        labels.append(truth)
-        predictions.append(best[:, 0])
+        truths.append(truth)
+        found.append(best[:, 0])
         in_top5.append((best == truth[:, None]).any(-1))
         losses.append(-np.log(np.maximum(scores[np.arange(count), truth], 1e-12)))
         for i in range(count):
@@ -123,10 +146,10 @@ def evaluate(model, split, *, batch_size=64, verbose=0):
                 example = Example(pixels, int(truth[i]), int(best[i, 0]), score)
                 shown[right].append((position, example))
         bar.update(number)
-        if started is None:
+        if number == 1:
             started, warm = time.monotonic(), count
     seconds = time.monotonic() - started
-    labels, predictions = np.concatenate(labels), np.concatenate(predictions)
+    labels, predictions = np.concatenate(truths), np.concatenate(found)
     sheet = shown[False] + shown[True][: _SHOWN - len(shown[False])]
     return Evaluation(
         top1=float(np.mean(labels == predictions)),

@@ -6,15 +6,41 @@ Reference:
     google-research/vision_transformer, `vit_jax/models_mixer.py`.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+
+_weights_follow = contextvars.ContextVar("weights_follow", default=False)
+
+
+@contextlib.contextmanager
+def weights_follow(follow=True):
+    """Build mixing layers with kernels of zeros, because weights are loaded next.
+
+    Drawing the random numbers of an L/16 takes longer than reading its weights.
+    """
+    token = _weights_follow.set(follow)
+    try:
+        yield
+    finally:
+        _weights_follow.reset(token)
 
 
 class _MixingMlp(keras.layers.Layer):
     """Apply `Dense -> GELU -> Dense` along one axis of `(batch, patches, channels)`."""
 
-    def __init__(self, mlp_dim, approximate_gelu=False, dropout_rate=0.0, **kwargs):
+    def __init__(
+        self,
+        mlp_dim: int,
+        approximate_gelu: bool = False,
+        dropout_rate: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if mlp_dim < 1:
             raise ValueError(
@@ -27,7 +53,8 @@ class _MixingMlp(keras.layers.Layer):
     def _build_mlp(self, width):
         # Google leaves flax's defaults in place: lecun_normal kernels, zero biases
         # (vit_jax/models_mixer.py, MlpBlock).
-        common = {"kernel_initializer": "lecun_normal", "dtype": self.dtype_policy}
+        initializer = "zeros" if _weights_follow.get() else "lecun_normal"
+        common = {"kernel_initializer": initializer, "dtype": self.dtype_policy}
         self.fc1 = keras.layers.Dense(self.mlp_dim, name="fc1", **common)
         self.fc2 = keras.layers.Dense(width, name="fc2", **common)
         self.fc1.build((None, width))
@@ -44,13 +71,22 @@ class _MixingMlp(keras.layers.Layer):
         # numbers, sooner.
         *_, length, width = x.shape
         y = ops.reshape(x, (-1, width))
-        y = ops.gelu(self.fc1(y), approximate=self.approximate_gelu)
+        y = self._hidden(y, training)
         if self.dropout is not None:
             y = self.dropout(y, training=training)
         y = self.fc2(y)
         if self.dropout is not None:
             y = self.dropout(y, training=training)
         return ops.reshape(y, (-1, length, width))
+
+    def _hidden(self, x, training):
+        is_tensorflow = keras.backend.backend() == "tensorflow"
+        if training and is_tensorflow and not self.approximate_gelu:
+            from keras_mixer import compiled_ops
+
+            x = ops.matmul(x, self.fc1.kernel)
+            return compiled_ops.biased_gelu(x, self.fc1.bias)
+        return ops.gelu(self.fc1(x), approximate=self.approximate_gelu)
 
     def save_own_variables(self, store):
         # So that a file of weights alone still says which GELU they were trained with.
@@ -171,7 +207,7 @@ class StochasticDepth(keras.layers.Dropout):
         rescaled while training, as timm's `DropPath` does.
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(rate, noise_shape=(None, 1, 1), seed=seed, **kwargs)
 
     def get_config(self):
@@ -200,7 +236,14 @@ class PixelNormalization(keras.layers.Layer):
         **kwargs: `name` and the like, for `keras.layers.Layer`.
     """
 
-    def __init__(self, mean, std, interpolation, crop_ratio, **kwargs):
+    def __init__(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        interpolation: str,
+        crop_ratio: float,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.mean = tuple(float(m) for m in mean)

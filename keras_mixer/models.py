@@ -3,36 +3,38 @@
 import dataclasses
 import os
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 
-from keras_mixer import network, porting, resolution
+from keras_mixer import layers, network, porting, resolution
 from keras_mixer.catalog import ImageTransform
 from keras_mixer.network import VARIANTS
 from keras_mixer.weights import open_weights
 
 
 def MlpMixer(
-    hidden_dim,
-    num_blocks,
-    tokens_mlp_dim,
-    channels_mlp_dim,
-    patch_size,
+    hidden_dim: int,
+    num_blocks: int,
+    tokens_mlp_dim: int,
+    channels_mlp_dim: int,
+    patch_size: int,
     *,
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    include_preprocessing=True,
-    name="mlp_mixer",
-    dropout_rate=0.0,
-    stochastic_depth_rate=0.0,
-    approximate_gelu=None,
-    resize=None,
-):
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Sequence[int] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable[..., Any] | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str = "mlp_mixer",
+    dropout_rate: float = 0.0,
+    stochastic_depth_rate: float = 0.0,
+    approximate_gelu: bool | None = None,
+    resize: str | None = None,
+) -> keras.Model:
     """Build an MLP-Mixer of any size, as a Functional `keras.Model`.
 
     Its layers, each of which `model.get_layer(name)` finds: `preprocessing`, `stem`,
@@ -135,24 +137,25 @@ def MlpMixer(
                     f"include_top=False. Received: weights={source.origin}."
                 )
 
-    model = network.build(
-        hidden_dim,
-        num_blocks,
-        tokens_mlp_dim,
-        channels_mlp_dim,
-        patch_size,
-        images=keras.Input(image_shape, name="images")
-        if input_tensor is None
-        else input_tensor,
-        transform=transform if include_preprocessing else None,
-        pooling="avg" if include_top else pooling,
-        classes=(classes or 1000) if include_top else None,
-        classifier_activation=classifier_activation,
-        name=name,
-        dropout_rate=dropout_rate,
-        stochastic_depth_rate=stochastic_depth_rate,
-        approximate_gelu=bool(approximate_gelu),
-    )
+    with layers.weights_follow(source is not None):
+        model = network.build(
+            hidden_dim,
+            num_blocks,
+            tokens_mlp_dim,
+            channels_mlp_dim,
+            patch_size,
+            images=keras.Input(image_shape, name="images")
+            if input_tensor is None
+            else input_tensor,
+            transform=transform if include_preprocessing else None,
+            pooling="avg" if include_top else pooling,
+            classes=(classes or 1000) if include_top else None,
+            classifier_activation=classifier_activation,
+            name=name,
+            dropout_rate=dropout_rate,
+            stochastic_depth_rate=stochastic_depth_rate,
+            approximate_gelu=bool(approximate_gelu),
+        )
     if source is not None:
         report = porting.fill(model, source, resize)
         if report.new_head:
@@ -164,7 +167,12 @@ def MlpMixer(
     return model
 
 
-def load_weights(model, weights, *, resize=None):
+def load_weights(
+    model: keras.Model,
+    weights: str | os.PathLike[str],
+    *,
+    resize: str | None = None,
+) -> porting.Report:
     """Load weights into a model that is already built; all of them, or none.
 
     Args:
@@ -243,7 +251,7 @@ def _image_shape(input_shape, input_tensor, patch_size):
     return input_shape
 
 
-def _named(variant_name):
+def _named(variant_name: str) -> Callable[..., keras.Model]:
     variant = VARIANTS[variant_name]
     default_shape = (variant.image_size, variant.image_size, 3)
     sizes = dataclasses.asdict(variant)
@@ -251,20 +259,20 @@ def _named(variant_name):
 
     def build(
         *,
-        include_top=True,
-        weights=None,
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=None,
-        classifier_activation="softmax",
-        include_preprocessing=True,
-        name=variant_name,
-        dropout_rate=0.0,
-        stochastic_depth_rate=0.0,
-        approximate_gelu=None,
-        resize=None,
-    ):
+        include_top: bool = True,
+        weights: str | os.PathLike[str] | None = None,
+        input_tensor: keras.KerasTensor | None = None,
+        input_shape: Sequence[int] | None = None,
+        pooling: str | None = None,
+        classes: int | None = None,
+        classifier_activation: str | Callable[..., Any] | None = "softmax",
+        include_preprocessing: bool = True,
+        name: str = variant_name,
+        dropout_rate: float = 0.0,
+        stochastic_depth_rate: float = 0.0,
+        approximate_gelu: bool | None = None,
+        resize: str | None = None,
+    ) -> keras.Model:
         if input_shape is None and input_tensor is None:
             input_shape = default_shape
         return MlpMixer(

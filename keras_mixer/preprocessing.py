@@ -4,12 +4,16 @@ import functools
 import importlib.resources
 import math
 import operator
+import os
+from collections.abc import Sequence
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
-from keras_mixer.catalog import ImageTransform, transform_of
+from keras_mixer.catalog import CLASS_LISTS, ImageTransform, labels_of, transform_of
 from keras_mixer.image_files import MAX_PIXELS, read_image
 
 _RESAMPLING = {
@@ -17,17 +21,16 @@ _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
 }
 
-_CLASS_FILES = {
-    1000: "imagenet_classes.txt",
-    21843: "imagenet21k_classes.txt",
-    11221: "imagenet21k_miil_classes.txt",
-}
-
 # Pillow takes the box to resize in float32, which is good to 1/256 pixel up to here.
 _LONG_SIDE = 32_768
 
 
-def load_image(image, size=None, *, weights=None):
+def load_image(
+    image: str | os.PathLike[str] | bytes | BinaryIO,
+    size: int | None = None,
+    *,
+    weights: str | ImageTransform | keras.Model | None = None,
+) -> npt.NDArray[np.float32]:
     """Load an image file as the evaluation crop that a set of weights expects.
 
     The short side is resized to `floor(size / crop_ratio)` with antialias, and the
@@ -55,7 +58,7 @@ def load_image(image, size=None, *, weights=None):
         ValueError: If the file is missing, not an image of these formats, cut off,
             damaged or too large, or if `size` or `weights` is not valid.
     """
-    transform = _transform_for(weights)
+    transform = transform_for(weights)
     if transform.interpolation not in _RESAMPLING:
         raise ValueError(
             f"interpolation must be one of {sorted(_RESAMPLING)}. Received: "
@@ -66,7 +69,7 @@ def load_image(image, size=None, *, weights=None):
     return np.array(crop, dtype="float32")
 
 
-def preprocess_input(x, *, weights=None):
+def preprocess_input(x: Any, *, weights: str | ImageTransform | None = None) -> Any:
     """Normalise pixels for a model built with `include_preprocessing=False`.
 
     Args:
@@ -89,7 +92,7 @@ def preprocess_input(x, *, weights=None):
             "named `preprocessing` normalises its own input: give it pixels in "
             "[0, 255]. For one without, name the tag of its weights."
         )
-    transform = _transform_for(weights)
+    transform = transform_for(weights)
     mean = np.asarray(transform.mean, dtype="float32")
     std = np.asarray(transform.std, dtype="float32")
     is_tensor = isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x)
@@ -105,7 +108,13 @@ def preprocess_input(x, *, weights=None):
     return (x / 255.0 - mean) / std
 
 
-def decode_predictions(predictions, top=5, *, class_names=None):
+def decode_predictions(
+    predictions: Any,
+    top: int = 5,
+    *,
+    weights: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> list[list[tuple[str, str, float]]]:
     """Name the best classes of each image, as `keras.applications` does.
 
     Args:
@@ -113,18 +122,20 @@ def decode_predictions(predictions, top=5, *, class_names=None):
             logits, which come back as they are.
         top: How many classes to name for each image, at least 1; all of them if there
             are fewer.
-        class_names: The names of the classes in the order of the model's outputs, for
-            a model of other classes. `None` means those of ImageNet: 1000, or the
-            21,843 or 11,221 of ImageNet-21k, by the number of columns.
+        weights: Tag of the weights whose classes these are, such as `"cifar10"`.
+            `None` means ImageNet: its 1000 classes, or the 21,843 or 11,221 of
+            ImageNet-21k, by the number of columns.
+        class_names: Instead, for a model of other classes, their names in the order of
+            its outputs.
 
     Returns:
         A list per image of tuples `(synset, label, score)`, best first, equal scores
-        in the order of their classes. With `class_names`, which have no WordNet
-        synsets, the tuples are `(name, name, score)`.
+        in the order of their classes. For classes without WordNet synsets the tuples
+        are `(name, name, score)`.
 
     Raises:
-        ValueError: If the shape, the number of classes or `top` does not fit, or a
-            score is NaN.
+        ValueError: If the shape, the number of classes or `top` does not fit, a score
+            is NaN, or there is no such tag.
     """
     if keras.ops.is_tensor(predictions):
         # Cast first: NumPy knows bfloat16 only by an extension.
@@ -137,14 +148,26 @@ def decode_predictions(predictions, top=5, *, class_names=None):
         )
     if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
         raise ValueError(f"top must be a positive integer. Received: top={top!r}.")
-    if class_names is None:
-        known = scores.shape[1] in _CLASS_FILES
+    if weights is not None and class_names is not None:
+        raise ValueError(
+            "weights and class_names exclude each other. Received: both. Pass the one "
+            "that the model was trained with."
+        )
+    if weights is not None:
+        labels = weights_labels(weights)
+        rule = f"predictions must be over the classes of {weights!r}"
+        way_out = f"These weights have {len(labels)} classes."
+    elif class_names is None:
+        known = scores.shape[1] in CLASS_LISTS
         labels = imagenet_labels(scores.shape[1]) if known else ()
         rule = (
             "predictions must be over the classes of ImageNet "
-            f"({', '.join(map(str, _CLASS_FILES))})"
+            f"({', '.join(map(str, CLASS_LISTS))})"
         )
-        way_out = "For a model of other classes pass their names as class_names=[...]."
+        way_out = (
+            'For other weights name their tag, as in weights="cifar10"; for a model '
+            "of other classes pass their names as class_names=[...]."
+        )
     else:
         if isinstance(class_names, str):
             raise ValueError(
@@ -170,8 +193,7 @@ def decode_predictions(predictions, top=5, *, class_names=None):
     ]
 
 
-@functools.cache
-def imagenet_labels(classes=1000):
+def imagenet_labels(classes: int = 1000) -> tuple[tuple[str, str], ...]:
     """Return the classes of ImageNet as tuples `(synset, label)`, in output order.
 
     The labels are those of `keras.applications`: the first WordNet lemma, with
@@ -182,20 +204,46 @@ def imagenet_labels(classes=1000):
         classes: 1000, 21843 (ImageNet-21k in Google's order) or 11221 (MIIL's part of
             it).
 
+    Returns:
+        A tuple of tuples `(synset, label)`.
+
     Raises:
         ValueError: For another number.
     """
-    if classes not in _CLASS_FILES:
+    if classes not in CLASS_LISTS:
         raise ValueError(
-            f"ImageNet comes with {', '.join(map(str, _CLASS_FILES))} classes. "
+            f"ImageNet comes with {', '.join(map(str, CLASS_LISTS))} classes. "
             f"Received: {classes}."
         )
+    return _read_class_list(CLASS_LISTS[classes])
+
+
+def weights_labels(tag: str) -> tuple[tuple[str, str], ...]:
+    """Return the classes of published weights as `imagenet_labels` does.
+
+    Args:
+        tag: A tag of the catalogue.
+
+    Returns:
+        A tuple of tuples `(synset, label)`; `(label, label)` for classes without
+        WordNet synsets, as CIFAR-10's.
+
+    Raises:
+        ValueError: If there is no such tag.
+    """
+    return _read_class_list(labels_of(tag))
+
+
+@functools.cache
+def _read_class_list(name):
     assets = importlib.resources.files("keras_mixer").joinpath("assets")
-    text = assets.joinpath(_CLASS_FILES[classes]).read_text(encoding="utf-8")
-    return tuple(tuple(line.split(" ", 1)) for line in text.splitlines())
+    text = assets.joinpath(name).read_text(encoding="utf-8")
+    pairs = (line.partition(" ") for line in text.splitlines())
+    return tuple((first, rest or first) for first, _, rest in pairs)
 
 
-def _transform_for(weights):
+def transform_for(weights):
+    """The `ImageTransform` that `load_image` follows, given the same `weights`."""
     if weights is None:
         return ImageTransform()
     if isinstance(weights, ImageTransform):

@@ -1,12 +1,13 @@
 """What `weights=` names: a tag of the catalogue, fetched and cached, or a file."""
 
 import dataclasses
+import importlib.resources
 import os
 import sys
 
 import keras
 
-from keras_mixer import catalog, download, names, network, porting
+from keras_mixer import catalog, download, layers, names, network, porting
 
 
 def open_weights(weights, variant_name):
@@ -37,7 +38,13 @@ def open_weights(weights, variant_name):
 
 
 def fetch_weights(entry):
-    """The path of a `catalog.WeightsEntry` in the cache, filled at first use."""
+    """The path of a `catalog.WeightsEntry`'s file: in the package, or in the cache.
+
+    The cache is filled at first use.
+    """
+    if entry.url is None:
+        assets = importlib.resources.files("keras_mixer").joinpath("assets")
+        return assets.joinpath(f"{entry.model}-{entry.tag}.{entry.format}")
     for tag in filter(None, (entry.tag, entry.fallback)):
         candidate = catalog.ENTRIES[entry.model, tag]
         if download.cached_path(candidate).exists():
@@ -95,14 +102,15 @@ def port(path, model=None, transform=None):
             f"The model must be one of {', '.join(network.VARIANTS)}. "
             f"Received: {model!r}."
         )
-    built = network.build(
-        *sizes,
-        images=keras.Input((image_size, image_size, 3), name="images"),
-        transform=source.transform,
-        pooling="avg",
-        classes=source.classes,
-        classifier_activation=None,
-        approximate_gelu=source.approximate_gelu,
-        name=model or "mlp_mixer",
-    )
+    with layers.weights_follow():
+        built = network.build(
+            *sizes,
+            images=keras.Input((image_size, image_size, 3), name="images"),
+            transform=source.transform,
+            pooling="avg",
+            classes=source.classes,
+            classifier_activation=None,
+            approximate_gelu=source.approximate_gelu,
+            name=model or "mlp_mixer",
+        )
     return built, porting.fill(built, source)

@@ -12,6 +12,7 @@ from test_porting import google_arrays
 import keras_mixer
 from keras_mixer import catalog, checkpoints, download, names, network, porting, weights
 
+PUBLISHED = [entry for entry in catalog.list_weights() if entry.url]
 SUFFIX = {"pdparams": ".pdparams", "npz": ".npz", "safetensors": ".safetensors"}
 
 
@@ -69,11 +70,14 @@ def test_catalogue_has_every_published_file():
         ("B16", "imagenet_miil"),
         ("B16", "imagenet21k_miil"),
         *[(m, "imagenet_timm") for m in ("B16", "L16")],
+        *[(m, "imagenet21k_timm") for m in ("B16", "L16")],
+        ("Nano4", "cifar10"),
     }
     assert len({e.url for e in catalog.list_weights()}) == len(rows)
 
 
 def test_cache_names_do_not_collide():
+    assert len(PUBLISHED) == len(catalog.list_weights()) - 1
     paths = {download.cached_path(entry) for entry in catalog.list_weights()}
     assert len(paths) == len(catalog.list_weights())
 
@@ -87,9 +91,7 @@ def test_a_tag_means_one_transform():
         catalog.list_weights("MlpMixerH14")
 
 
-@pytest.mark.parametrize(
-    "entry", catalog.list_weights(), ids=lambda e: f"{e.model}-{e.tag}"
-)
+@pytest.mark.parametrize("entry", PUBLISHED, ids=lambda e: f"{e.model}-{e.tag}")
 def test_entry_is_fetched_ported_and_cached(entry, small, mirror, tmp_path):
     mirror.files[url_path(entry)] = Served(published_file(entry, tmp_path))
     path = weights.fetch_weights(entry)
@@ -106,6 +108,27 @@ def test_entry_is_fetched_ported_and_cached(entry, small, mirror, tmp_path):
     for name, tensor in source.tensors.items():
         np.testing.assert_array_equal(tensor.read(), arrays[google[name]])
     assert len(mirror.requests) == 1
+
+
+def test_packaged_weights_need_no_network(monkeypatch, home):
+    monkeypatch.setattr(download, "fetch", None)
+    entry = catalog.ENTRIES["MlpMixerNano4", "cifar10"]
+    source = weights.open_weights("cifar10", "MlpMixerNano4")
+    assert source.classes == entry.classes == 10
+    assert source.transform == entry.transform
+    assert source.approximate_gelu == entry.approximate_gelu
+    assert weights.fetch_weights(entry).is_file()
+    assert not list(home.rglob("*.weights.h5"))
+
+
+def test_predictions_are_named_by_the_weights(home):
+    scores = np.eye(10, dtype="float32")[[3, 8]]
+    named = keras_mixer.decode_predictions(scores, top=1, weights="cifar10")
+    assert named == [[("cat", "cat", 1.0)], [("ship", "ship", 1.0)]]
+    with pytest.raises(ValueError, match=r"classes of 'imagenet'.*\(2, 10\).*1000"):
+        keras_mixer.decode_predictions(scores, weights="imagenet")
+    with pytest.raises(ValueError, match="exclude each other"):
+        keras_mixer.decode_predictions(scores, weights="cifar10", class_names=["a"])
 
 
 @pytest.mark.slow

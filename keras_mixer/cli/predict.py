@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 
 import keras_mixer
+from keras_mixer import catalog
 
 MODEL = flags.DEFINE_string(
     "model",
@@ -27,8 +28,9 @@ WEIGHTS = flags.DEFINE_string(
 LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "A text file with the name of one class a line. Without it: labels.txt beside a "
-    ".keras file; else ImageNet's, for as many classes; else the classes' numbers.",
+    "A text file with the name of one class a line. Without it: the classes of the "
+    "tag, for a named model; labels.txt beside a .keras file; else ImageNet's, for as "
+    "many classes; else the classes' numbers.",
 )
 TOP_K = flags.DEFINE_integer("top_k", 5, "How many guesses to print.", lower_bound=1)
 BATCH_SIZE = 8  # images in memory at a time
@@ -46,7 +48,7 @@ def main(argv):
     from keras_mixer import models
 
     model = models.from_name_or_file(MODEL.value, WEIGHTS.value)
-    class_names = _class_names(model.output_shape[-1])
+    naming = _naming(model.output_shape[-1])
     answers, failed = {}, False
     for start in range(0, len(paths), BATCH_SIZE):
         images = {}
@@ -58,9 +60,7 @@ def main(argv):
                 failed = True
         if images:
             scores = model.predict_on_batch(np.stack(list(images.values())))
-            guesses = keras_mixer.decode_predictions(
-                scores, top=TOP_K.value, class_names=class_names
-            )
+            guesses = keras_mixer.decode_predictions(scores, top=TOP_K.value, **naming)
             answers |= zip(images, guesses, strict=True)
     if JSON.value:
         print(json.dumps([_as_json(path, answers[path]) for path in answers], indent=2))
@@ -72,19 +72,21 @@ def main(argv):
     return 1 if failed else 0
 
 
-def _class_names(classes):
+def _naming(classes):
+    """The keyword arguments by which `decode_predictions` names the classes."""
     path = LABELS.value
+    if path is None and (MODEL.value, WEIGHTS.value) in catalog.ENTRIES:
+        return {"weights": WEIGHTS.value}
     if path is None:
         beside = pathlib.Path(MODEL.value).with_name("labels.txt")
         if MODEL.value.endswith(".keras") and beside.exists():
             path = beside
     if path is not None:
-        return pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    try:
-        keras_mixer.imagenet_labels(classes)
-    except ValueError:
-        return [str(index) for index in range(classes)]
-    return None
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+        return {"class_names": text.splitlines()}
+    if classes in catalog.CLASS_LISTS:
+        return {}
+    return {"class_names": [str(index) for index in range(classes)]}
 
 
 def _as_json(path, guess):
