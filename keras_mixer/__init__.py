@@ -3,12 +3,14 @@
 import importlib
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 
 def _import_keras_quietly():
-    # The program answers in a line or a table, and TensorFlow would put a page of
-    # start-up notes above it. TF_CPP_MIN_LOG_LEVEL does not reach those of the import
-    # (TensorFlow issue 100442), which go straight to the file descriptor.
+    # A program answers in a line or a table, a notebook in a picture, and TensorFlow
+    # would put a page of start-up notes above it. TF_CPP_MIN_LOG_LEVEL does not reach
+    # those of the import (TensorFlow issue 100442), which go straight to the file
+    # descriptor.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     saved = os.dup(2)
     with open(os.devnull, "w") as devnull:
@@ -20,7 +22,8 @@ def _import_keras_quietly():
         os.close(saved)
 
 
-if os.path.basename(sys.argv[0]) == "keras-mixer":
+_QUIET = ("keras-mixer", "ipykernel_launcher.py", "colab_kernel_launcher.py")
+if os.path.basename(sys.argv[0]) in _QUIET:
     _import_keras_quietly()
 
 from keras_mixer.catalog import list_weights
@@ -45,6 +48,10 @@ from keras_mixer.preprocessing import (
     preprocess_input,
 )
 
+if TYPE_CHECKING:
+    from keras_mixer.serving import export_saved_model
+    from keras_mixer.training import TrainConfig, evaluate, train
+
 # These need TensorFlow whatever the Keras backend: loaded at first use.
 _LAZY = {
     "export_saved_model": "serving",
@@ -67,17 +74,20 @@ __all__ = [
     "MlpMixerS32",
     "StochasticDepth",
     "TokenMixing",
+    "TrainConfig",
     "decode_predictions",
+    "evaluate",
+    "export_saved_model",
     "imagenet_labels",
     "list_weights",
     "load_image",
     "load_weights",
     "preprocess_input",
-    *_LAZY,
+    "train",
 ]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name in _LAZY:
         module = importlib.import_module(f"keras_mixer.{_LAZY[name]}")
         return getattr(module, name)

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import sys
+import threading
 import time
 
 import tensorflow as tf
@@ -32,6 +33,7 @@ class Run:
         self.source = source
         self.step = 0
         self.history = []
+        self.stop = threading.Event()
         self.seconds_before = 0.0
         self.started = time.monotonic()
 

@@ -3,11 +3,14 @@
 import contextlib
 import dataclasses
 import json
+import os
 import pathlib
 import signal
 import threading
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_mixer import checkpointing, data, distribution
@@ -19,6 +22,7 @@ from keras_mixer.evaluation import (
 )
 from keras_mixer.recipes import RECIPES, TrainConfig, default_recipe
 from keras_mixer.runs import Run
+from keras_mixer.splits import Source
 from keras_mixer.trainer import build_model
 from keras_mixer.watching import Preempted
 
@@ -57,13 +61,13 @@ class Training:
     """
 
     model: keras.Model
-    source: object
-    history: list
-    evaluation: object
-    report: dict
+    source: Source
+    history: list[dict[str, Any]]
+    evaluation: Evaluation
+    report: dict[str, Any]
 
 
-def train(config, output_dir):
+def train(config: TrainConfig, output_dir: str | os.PathLike[str]) -> Training | None:
     """Train a model, or go on training it.
 
     Writes to `output_dir`: `config.json`; `checkpoint.npz`, from which the same call
@@ -124,7 +128,9 @@ def train(config, output_dir):
     return _finish(run) if where.is_chief else None
 
 
-def preview(config, count):
+def preview(
+    config: TrainConfig, count: int
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Return the first training examples as augmentation leaves them.
 
     Args:

@@ -15,20 +15,26 @@ PACKAGE = pathlib.Path(keras_mixer.__file__).parent
 # What each module may import of the package. Everything runs downwards.
 FORMATS = {"npz", "pdparams", "pickle_machine", "pickled_arrays", "safetensors_file"}
 NOTHING = {
-    *("augmentation", "catalog", "checkpointing", "distribution", "download"),
-    *("image_files", "image_graph", "layers", "model_card", "names", "optimization"),
-    *("publishing", "resolution", "splits", "stored_precision", "verification"),
-    *("warm_up", "watching", "weights_h5"),
+    *("augmentation", "catalog", "checkpointing", "compiled_ops", "distribution"),
+    "download",
+    *("image_files", "image_graph", "model_card", "names", "optimization"),
+    *("publishing", "resolution", "served_layers", "splits", "verification"),
+    *("warm_up", "watching", "weight_images", "weights_h5"),
 }
 MAY_IMPORT = {
     **dict.fromkeys(NOTHING, frozenset()),
     # Weights files and models.
+    "layers": {"compiled_ops"},
     **dict.fromkeys(FORMATS, FORMATS),
     "checkpoints": FORMATS,
-    "porting": {"catalog", "checkpoints", "names", "resolution", "weights_h5"},
+    "recognition": {"catalog", "checkpoints"},
+    "porting": {
+        *("catalog", "checkpoints", "names", "recognition", "resolution"),
+        "weights_h5",
+    },
     "network": {"layers"},
-    "weights": {"catalog", "download", "names", "network", "porting"},
-    "models": {"catalog", "network", "porting", "resolution", "weights"},
+    "weights": {"catalog", "download", "layers", "names", "network", "porting"},
+    "models": {"catalog", "layers", "network", "porting", "resolution", "weights"},
     # Images and data.
     "preprocessing": {"catalog", "image_files"},
     "folders": {"splits"},
@@ -36,20 +42,21 @@ MAY_IMPORT = {
     "sources": {"folders", "splits", "tfds_sources"},
     "data": {"augmentation", "sources", "splits"},
     # Training.
-    "evaluation": {"catalog", "data"},
+    "evaluation": {"catalog", "data", "splits"},
     "recipes": {"data", "distribution", "models"},
     "trainer": {"distribution", "models", "optimization"},
     "runs": {"checkpointing", "data", "trainer", "watching"},
     "training": {
         *("checkpointing", "data", "distribution", "evaluation"),
-        *("recipes", "runs", "trainer", "watching"),
+        *("recipes", "runs", "splits", "trainer", "watching"),
     },
-    "visualize": {"checkpointing"},
+    "visualize": {"checkpointing", "evaluation", "weight_images"},
     # Serving.
     "signatures": {"catalog", "image_graph", "preprocessing"},
+    "served_model": {"layers", "served_layers"},
     "serving": {
-        *("catalog", "model_card", "preprocessing", "publishing", "signatures"),
-        *("stored_precision", "verification", "warm_up"),
+        *("catalog", "model_card", "preprocessing", "publishing", "served_model"),
+        *("signatures", "verification", "warm_up"),
     },
 }
 

@@ -40,7 +40,7 @@ PREVIEW = flags.DEFINE_string(
     "Write a sheet of augmented training images to this PNG file, and do not train.",
 )
 
-_DEFINE = {
+_DEFINE: dict = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -111,9 +111,10 @@ def _write_preview(config, path):
         )
         for label in labels
     ]
-    visualize.image_sheet(
-        images, captions, path, title=f"{config.dataset}, as training sees it"
+    figure = visualize.plot_images(
+        images, captions, title=f"{config.dataset}, as training sees it"
     )
+    visualize.save_figure(figure, path)
     print(f"Wrote {path}.")
 
 
@@ -122,21 +123,21 @@ def _write_pictures(run, folder):
 
     name, names = run.source.name, run.source.class_names
     evaluation = run.evaluation
-    visualize.training_curves(
-        run.history, folder / "curves.png", title=f"{run.model.name} on {name}"
-    )
-    visualize.prediction_sheet(
-        evaluation.shown,
-        names,
-        folder / "predictions.png",
-        title=f"Test images of {name}: {evaluation.top1:.1%} right",
-    )
-    visualize.confusion_matrix(
-        evaluation.labels,
-        evaluation.predictions,
-        names,
-        folder / "confusion_matrix.png",
-    )
+    figures = {
+        "curves": visualize.plot_curves(
+            run.history, title=f"{run.model.name} on {name}"
+        ),
+        "predictions": visualize.plot_examples(
+            evaluation.shown,
+            names,
+            title=f"Test images of {name}: {evaluation.top1:.1%} right",
+        ),
+        "confusion_matrix": visualize.plot_confusion(
+            evaluation.labels, evaluation.predictions, names
+        ),
+    }
+    for picture, figure in figures.items():
+        visualize.save_figure(figure, folder / f"{picture}.png")
 
 
 def _print_report(report):
