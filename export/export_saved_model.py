@@ -15,8 +15,8 @@ from quiet import quiet_import
 _LABELS = flags.DEFINE_string(
     "labels",
     None,
-    'Text file with the name of a class in each line, or "imagenet". Without it '
-    "classes are named by their numbers.",
+    "Text file with the name of a class in each line, or the tag of weights with these "
+    "classes, such as imagenet. Without it classes are named by their numbers.",
 )
 _TOP_K = flags.DEFINE_integer("top_k", 5, "How many classes to return for an image.")
 _VERSION = flags.DEFINE_integer("version", None, "Version; the next one by default.")

@@ -1,4 +1,4 @@
-"""What `make demo` runs, from training to the server's answer."""
+"""What `make demo` runs, from the packaged weights to the server's answer."""
 
 import pathlib
 import re
@@ -12,13 +12,14 @@ DEMO = pathlib.Path(__file__).parents[1] / "export" / "demo.py"
 
 
 @pytest.mark.slow
-def test_demo_trains_exports_serves_and_asks(tmp_path):
+def test_demo_predicts_trains_exports_serves_and_asks(tmp_path):
     result = subprocess.run(
         [sys.executable, DEMO, f"--output_dir={tmp_path}"],
         capture_output=True,
         text=True,
     )
     assert result.returncode == 0, result.stderr + result.stdout
+    assert re.search(r"cat\.jpg\n +[\d.]+%  \w+", result.stdout)
     accuracy = re.search(r"Test accuracy ([\d.]+)% on 359 images", result.stdout)
     assert float(accuracy[1]) >= 97
     answer = re.search(r"The server says (\d); the label .* is (\d)\.", result.stdout)
