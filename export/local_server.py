@@ -8,6 +8,7 @@ It is for development: it has no TLS, no authentication, and one process of Pyth
 Production runs TensorFlow Serving itself, on the same directory; see `tf_serving/`.
 """
 
+import ctypes
 import pathlib
 import signal
 import socket
@@ -46,6 +47,7 @@ _TIMEOUT_SECONDS = flags.DEFINE_float(
     "timeout_seconds", 30.0, "Seconds a client may take to send, and a model to answer."
 )
 
+_M_ARENA_MAX = -8  # malloc.h
 # How long the requests under way may take to finish after SIGTERM.
 _GRACE_SECONDS = 30
 
@@ -62,7 +64,19 @@ def main(argv):
         _fail(error)
 
 
+def _share_one_heap():
+    """Let all threads allocate from one heap, where the C library is glibc.
+
+    By default each thread comes to have its own, and keeps as much as the largest batch
+    that it ever ran: the server would grow for minutes.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 1)
+
+
 def _serve(read_config, listener):
+    _share_one_heap()
     # Only now: TensorFlow takes seconds to import.
     with quiet_import():
         import tensorflow as tf
