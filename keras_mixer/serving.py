@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -12,29 +13,29 @@ from keras_mixer import (
     model_card,
     preprocessing,
     publishing,
-    stored_precision,
     verification,
     warm_up,
 )
-from keras_mixer.catalog import ImageTransform, transform_of
+from keras_mixer.catalog import TAGS, ImageTransform, transform_of
+from keras_mixer.served_model import served_model
 from keras_mixer.signatures import Classifier
 
 
 def export_saved_model(
-    model,
-    base_dir,
+    model: keras.Model,
+    base_dir: str | os.PathLike[str],
     *,
-    labels=None,
-    top_k=5,
-    version=None,
-    weights=None,
-    precision="float32",
-    features=False,
-    batch_sizes=(1, 2, 4, 8, 16, 32),
-    verify=False,
-    keep=None,
-    verbose=False,
-):
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    top_k: int = 5,
+    version: int | None = None,
+    weights: str | None = None,
+    precision: str = "float32",
+    features: bool = False,
+    batch_sizes: Sequence[int] = (1, 2, 4, 8, 16, 32),
+    verify: bool = False,
+    keep: int | None = None,
+    verbose: bool = False,
+) -> pathlib.Path:
     """Export a classifier as `base_dir/<version>/`, ready for TensorFlow Serving.
 
     The SavedModel takes the bytes of JPEG and PNG files, and decodes, crops and
@@ -62,7 +63,8 @@ def export_saved_model(
         base_dir: Directory of the model's versions, TensorFlow Serving's
             `--model_base_path`.
         labels: Names of the classes in output order: a list, the path of a text file
-            with one name a line, or `"imagenet"`. `None` names them by their index.
+            with one name a line, or a tag of the catalogue such as `"imagenet"`.
+            `None` names them by their index.
         top_k: How many classes to return for an image, from 1 to their number.
         version: A positive integer that is not taken, or `None` for the next one.
         weights: Tag of the catalogue whose preprocessing to use, for a model that was
@@ -88,8 +90,7 @@ def export_saved_model(
     classifier = _classifier(model, labels, top_k, weights, features)
     batch_sizes = warm_up.check_batch_sizes(batch_sizes)
     _check_keep(keep)
-    served = stored_precision.in_precision(model, precision)
-    classifier = dataclasses.replace(classifier, model=served)
+    classifier = dataclasses.replace(classifier, model=served_model(model, precision))
     say = print if verbose else lambda text: None
     with publishing.new_version(base_dir, version) as (directory, target):
         say(f"Tracing {model.name} in {precision}")
@@ -204,6 +205,9 @@ def _labels(labels, classes):
     elif isinstance(labels, str) and labels == "imagenet":
         source = 'labels="imagenet"'
         labels = [label for _, label in preprocessing.imagenet_labels(classes)]
+    elif isinstance(labels, str) and labels in TAGS:
+        source = f"labels={labels!r}"
+        labels = [label for _, label in preprocessing.weights_labels(labels)]
     elif isinstance(labels, (str, os.PathLike)):
         source = f"the file {os.fspath(labels)!r}"
         labels = _read_labels(labels)
@@ -229,7 +233,8 @@ def _read_labels(path):
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(
             "labels must be a list, the path of a UTF-8 text file with one name a "
-            f'line, or "imagenet". Received: {os.fspath(path)!r} ({error}).'
+            'line, or a tag of the catalogue such as "imagenet". Received: '
+            f"{os.fspath(path)!r} ({error})."
         ) from error
 
 

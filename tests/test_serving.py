@@ -31,11 +31,11 @@ OPS = """
 AddV2 Any Assert AssignVariableOp BatchDatasetV2 BiasAdd Cast ConcatV2
 ConcatenateDataset Const Conv2D Cumsum DatasetToSingleElement DecodeJpeg DecodePng
 DecodeRaw DenseBincount DisableCopyOnRead Equal Erfc ExtractJpegShape Fill FloorDiv
-GatherV2 Greater Identity IgnoreErrorsDataset LessEqual LogicalAnd LogicalOr MatMul
-Max Maximum Mean MergeV2Checkpoints Min Minimum Mul Neg NoOp OptionsDataset Pack
-ParallelMapDatasetV2 ParseExampleV2 Placeholder Pow Prod Range ReadVariableOp RealDiv
-ReduceJoin Reshape RestoreV2 Round Rsqrt SaveV2 ScaleAndTranslate ScatterNd Select
-SelectV2 Shape ShardedFilename Size Softmax SquaredDifference Squeeze
+FusedBatchNormV3 GatherV2 Greater Identity IgnoreErrorsDataset LessEqual LogicalAnd
+LogicalOr MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum Mul Neg NoOp
+OptionsDataset Pack ParallelMapDatasetV2 ParseExampleV2 Placeholder Pow Prod Range
+ReadVariableOp RealDiv ReduceJoin Reshape RestoreV2 Round Rsqrt SaveV2 ScaleAndTranslate
+ScatterNd Select SelectV2 Shape ShardedFilename Size Softmax SquaredDifference Squeeze
 StatefulPartitionedCall StatelessIf StaticRegexFullMatch StopGradient StridedSlice
 StringJoin StringLength StringSplitV2 Sub Substr Sum Tanh TensorDataset
 TensorSliceDataset TopKV2 Transpose VarHandleOp Where

@@ -116,10 +116,11 @@ def test_export_saved_model_publishes_nothing_that_fails(tmp_path, monkeypatch):
     model = random_model()
     save = tf.saved_model.save
 
-    def save_and_change(*args, **kwargs):
+    def save_and_change(module, *args, **kwargs):
         # As if the file of a variable were not the variable's.
-        save(*args, **kwargs)
-        model.get_layer("head").kernel.assign_add(np.full((16, 7), np.arange(7.0)))
+        save(module, *args, **kwargs)
+        (kernel,) = (v for v in module.model_variables if v.shape == (16, 7))
+        kernel.assign_add(np.full((16, 7), np.arange(7.0)))
 
     monkeypatch.setattr(tf.saved_model, "save", save_and_change)
     with pytest.raises(ValueError, match=r"answer as the model in memory.*differs"):
@@ -138,9 +139,10 @@ def test_export_saved_model_stores_bfloat16(tmp_path, model, files, exported, ca
         for name, dtype in reader.get_variable_to_dtype_map().items()
         if name.startswith("model_variables")
     ]
-    # The stem and the 4 Dense layers of each of 2 blocks, kernel and bias.
-    assert dtypes.count(tf.bfloat16) == 18
-    assert dtypes.count(tf.float32) == len(dtypes) - 18 == 12
+    # The stem, and the 4 Dense and 2 normalisation layers of each of 2 blocks, with 2
+    # variables each; not the last normalisation and the head.
+    assert dtypes.count(tf.bfloat16) == 26
+    assert dtypes.count(tf.float32) == len(dtypes) - 26 == 4
     answers = {}
     for precision, path in paths.items():
         signature = signatures_of(path)["serving_default"]
@@ -164,7 +166,9 @@ def test_export_saved_model_of_a_mixed_precision_model(
     answer = run_signature(signatures_of(path)["images"], images=images)
     reference = mixed if precision == "bfloat16" else random_model()
     expected = reference.predict(images, verbose=0)
-    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+    # Normalisation in bfloat16 rounds elsewhere than Keras' mixed precision does.
+    tolerance = {"bfloat16": 0.03, "float32": 1e-5}[precision]
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=tolerance)
 
 
 def test_export_saved_model_of_a_model_around_a_mixer(tmp_path, files):
