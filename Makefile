@@ -2,11 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
 
-.PHONY: demo test parity lint
+.PHONY: benchmark demo notebooks test parity lint
 
-demo: $(VENV)/.serve-train
+# As in `make benchmark FLAGS=--only=inference`; all of it takes a quarter of an hour.
+benchmark: $(VENV)/.test $(PEERS)/.peers
+	$(BIN)/python tests/benchmarks/run.py --peers_python=$(PEERS)/bin/python $(FLAGS)
+
+demo: $(VENV)/.demo
 	$(BIN)/python export/demo.py --output_dir=demo_output
+
+notebooks: $(VENV)/.notebooks
+	$(BIN)/python notebooks/execute.py
 
 test: $(VENV)/.test
 	KERAS_BACKEND=tensorflow $(BIN)/pytest -n 2 --dist loadfile -rs --durations=10
@@ -18,10 +26,15 @@ parity: $(VENV)/.parity
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # A stamp file says which extras the environment holds, and since when.
-$(VENV)/.serve-train: setup.py | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[train,serve]'
+$(VENV)/.demo: setup.py | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.notebooks: setup.py | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[notebooks]'
 	@touch $@
 
 $(VENV)/.test: setup.py | $(BIN)/python
@@ -32,8 +45,14 @@ $(VENV)/.parity: setup.py | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[parity]'
 	@touch $@
 
-$(VENV)/.lint: | $(BIN)/python
-	$(BIN)/pip install --quiet 'ruff>=0.12,<1'
+$(PEERS)/.peers: tests/benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --requirement $<
+	@touch $@
+
+# numpy, whose types mypy reads; Keras and TensorFlow have none that it could.
+$(VENV)/.lint: Makefile | $(BIN)/python
+	$(BIN)/pip install --quiet 'ruff>=0.12,<1' 'mypy>=1.15,<3' 'numpy>=1.26,<3'
 	@touch $@
 
 $(BIN)/python:

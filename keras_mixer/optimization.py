@@ -117,7 +117,34 @@ class _Rated:
         super().finalize_variable_values(variables)
 
 
-class RatedAdamW(_Rated, keras.optimizers.AdamW):
+class _FusedAdamW(keras.optimizers.AdamW):
+    """AdamW whose update of a variable is one op, not a dozen passes over it."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        power = ops.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=_handle(variable),
+            m=_handle(self._momentums[index]),
+            v=_handle(self._velocities[index]),
+            beta1_power=self.beta_1**power,
+            beta2_power=self.beta_2**power,
+            lr=ops.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=ops.cast(gradient, variable.dtype),
+        )
+
+
+def _handle(variable):
+    # Under a strategy Keras hands over TensorFlow's own variable.
+    if isinstance(variable, keras.Variable):
+        variable = variable.value
+    return variable.handle
+
+
+class RatedAdamW(_Rated, _FusedAdamW):
     pass
 
 

@@ -1,6 +1,6 @@
 """Time and peak memory of reading and porting an L/16 (832 MB), from each format.
 
-    python tests/benchmarks/porting.py [--model=MlpMixerL16]
+    python tests/benchmarks/porting.py [--model=MlpMixerL16] [--json]
 
 Writes the file from random weights, then ports it in a fresh process for each format.
 The peak is the resident memory beyond that of the interpreter with Keras loaded, as a
@@ -16,6 +16,7 @@ import tempfile
 from absl import app, flags
 
 MODEL = flags.DEFINE_string("model", "MlpMixerL16", "Name of the model.")
+JSON = flags.DEFINE_bool("json", False, "Print JSON, a line for each file, no table.")
 
 WRITE = """
 import sys, pathlib, numpy as np, keras, keras_mixer
@@ -49,7 +50,8 @@ def main(argv):
         suffixes = (".pdparams", ".npz", ".safetensors", ".weights.h5")
         paths = [pathlib.Path(folder, f"m{suffix}") for suffix in suffixes]
         subprocess.run([sys.executable, "-c", WRITE, MODEL.value, *paths], check=True)
-        print(f"{MODEL.value:14} {'MB':>6} {'seconds':>8} {'peak / file':>12}")
+        if not JSON.value:
+            print(f"{MODEL.value:14} {'MB':>6} {'seconds':>8} {'peak / file':>12}")
         for path in paths:
             result = subprocess.run(
                 [sys.executable, "-c", PORT, MODEL.value, path],
@@ -58,6 +60,11 @@ def main(argv):
             )
             ported = json.loads(result.stdout.splitlines()[-1])
             size = path.stat().st_size
+            if JSON.value:
+                row = {"file": path.name[1:], "bytes": size}
+                row |= {"seconds": ported["seconds"], "peak_bytes": ported["bytes"]}
+                print(json.dumps(row))
+                continue
             print(
                 f"{path.name[1:]:14} {size / 1e6:6.0f} {ported['seconds']:8.2f} "
                 f"{ported['bytes'] / size:12.2f}"

@@ -1,0 +1,367 @@
+"""The sections of the benchmark: what is measured, and of whom.
+
+A section is a function from an `Arena` to rows, dicts that JSON can hold; `report`
+knows how to show those of each.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import contender
+import numpy as np
+
+HERE = pathlib.Path(__file__).parent
+
+# libgomp and Intel's runtime let idle threads spin for up to 200 ms.
+PAUSE_SECONDS = 0.25
+
+# Whose programs they are, and in which precisions they compute.
+PEERS = {
+    "torch": ("torch_contender.py", ("float32", "bfloat16")),
+    "OpenVINO": ("openvino_contender.py", ("float32", "bfloat16")),
+    "ONNX Runtime": ("onnxruntime_contender.py", ("float32",)),
+    "Paddle": ("paddle_contender.py", ("float32",)),
+}
+
+# Largest difference of a logarithm of a probability from ours in float32.
+TOLERANCE = {"float32": 2e-3, "bfloat16": 0.5}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much is measured.
+
+    Attributes:
+        model: Name of the model.
+        images: How many photographs there are.
+        rounds: Rounds, and calls in a turn, for each batch size of inference.
+        file_rounds: Rounds of files against pixels.
+        training_batch: Images in a training step.
+        training_rounds: Rounds of two steps.
+        crops: Photographs on which bfloat16 is compared.
+        ported_model: Name of the model that is ported.
+        process_rounds: How often a process is started to measure its start.
+    """
+
+    model: str = "MlpMixerB16"
+    images: int = 32
+    rounds: dict = dataclasses.field(
+        default_factory=lambda: {1: (6, 10), 8: (4, 2), 32: (3, 1)}
+    )
+    file_rounds: int = 5
+    training_batch: int = 8
+    training_rounds: int = 4
+    crops: int = 500
+    ported_model: str = "MlpMixerL16"
+    process_rounds: int = 5
+
+
+FULL = Scale()
+QUICK = Scale(
+    model="MlpMixerNano4",
+    images=4,
+    rounds={1: (2, 2), 4: (2, 1)},
+    file_rounds=2,
+    training_batch=4,
+    training_rounds=2,
+    crops=40,
+    ported_model="MlpMixerNano4",
+    process_rounds=1,
+)
+
+
+class Arena:
+    """The contenders, and the folder that they read.
+
+    Args:
+        folder: Empty `pathlib.Path` for what they read and print.
+        peers_python: Python of the environment with the peers.
+        scale: A `Scale`.
+        say: Function that tells a line to whoever waits.
+    """
+
+    def __init__(self, folder, peers_python, scale, say):
+        self.folder = folder
+        self.peers_python = peers_python
+        self.scale = scale
+        self.say = say
+        self._is_written = False
+
+    def write(self):
+        """Write the weights, exports and images, once."""
+        if self._is_written:
+            return
+        ours = self.ours("ours_keras.py")
+        ours.ask("write", model=self.scale.model, images=self.scale.images)
+        ours.close()
+        torch = self.peer("torch", "float32")
+        if torch is not None:
+            torch.ask("export_onnx")
+            torch.close()
+        self._is_written = True
+
+    def ours(self, program, precision="float32"):
+        return self._start("ours", sys.executable, program, precision)
+
+    def peer(self, name, precision):
+        """Start a peer; None if it has not that precision, or is not installed."""
+        program, precisions = PEERS[name]
+        if precision not in precisions or not self._has(program):
+            return None
+        return self._start(name, self.peers_python, program, precision)
+
+    def _has(self, program):
+        module = program.removesuffix("_contender.py")
+        command = [self.peers_python, "-c", f"import {module}"]
+        found = subprocess.run(command, capture_output=True).returncode == 0
+        if not found:
+            self.say(f"{module} is not installed: left out.")
+        return found
+
+    def _start(self, name, python, program, precision):
+        log = self.folder / f"{pathlib.Path(program).stem}-{precision}.log"
+        command = [python, HERE / program, self.folder, precision]
+        return contender.Contender(name, command, log)
+
+
+def alternate(contenders, rounds, method, **arguments):
+    """Ask contenders in turn.
+
+    Returns:
+        A dict from each one's name to the seconds of its calls.
+    """
+    seconds = {one.name: [] for one in contenders}
+    for number in range(rounds):
+        # Nobody always comes after the same one.
+        start = number % len(contenders)
+        for one in contenders[start:] + contenders[:start]:
+            time.sleep(PAUSE_SECONDS)
+            seconds[one.name] += one.ask(method, **arguments)
+    return seconds
+
+
+def spread(seconds, images):
+    """Images per second: the median, and the quartiles around it."""
+    low, middle, high = np.percentile([images / s for s in seconds], [25, 50, 75])
+    return {"median": middle, "low": low, "high": high, "calls": len(seconds)}
+
+
+def inference(arena):
+    arena.write()
+    scale, rows = arena.scale, []
+    for precision in ("float32", "bfloat16"):
+        contenders = [arena.ours("ours_inference.py", precision)]
+        contenders += [arena.peer(name, precision) for name in PEERS]
+        contenders = [one for one in contenders if one is not None]
+        answers = {
+            one.name: np.log(one.ask("probabilities", batch=min(4, scale.images)))
+            for one in contenders
+        }
+        if precision == "float32":
+            expected = answers["ours"]
+            rows.append(_product_limit(arena, contenders))
+        rows += _differences(answers, expected, precision)
+        for batch, (rounds, repeats) in scale.rounds.items():
+            for one in contenders:  # compiled, packed, in the cache
+                one.ask("infer", batch=batch, repeats=0, warm_up=1)
+            # A turn of one large batch is long enough without a call to warm up.
+            timing = {"repeats": repeats, "warm_up": int(repeats > 1)}
+            seconds = alternate(contenders, rounds, "infer", batch=batch, **timing)
+            for name, values in seconds.items():
+                row = {"precision": precision, "batch": batch, "contender": name}
+                row |= {"images_per_second": spread(values, batch)}
+                if batch == 1:
+                    p50, p99 = np.percentile(values, [50, 99]) * 1e3
+                    row |= {"p50_ms": p50, "p99_ms": p99}
+                rows.append(row)
+        for one in contenders:
+            peak = one.ask("peak_bytes")
+            rows.append(
+                {"precision": precision, "contender": one.name, "peak_bytes": peak}
+            )
+            one.close()
+    return rows
+
+
+def _differences(answers, expected, precision):
+    """How far the answers of each are from our own in float32."""
+    rows = []
+    for name, answer in answers.items():
+        difference = float(np.abs(answer - expected).max())
+        if not difference < TOLERANCE[precision]:
+            raise RuntimeError(
+                f"{name} in {precision} computes something else: a logit differs from "
+                f"ours by {difference:.2g}."
+            )
+        rows.append(
+            {"precision": precision, "contender": name, "logit_difference": difference}
+        )
+    return rows
+
+
+def _product_limit(arena, contenders):
+    """The model's largest product alone, at whichever library is fastest."""
+    sizes = json.loads((arena.folder / "sizes.json").read_text())
+    patches = (sizes["image_size"] // sizes["patch_size"]) ** 2
+    hidden, wide = sizes["hidden_dim"], sizes["channels_mlp_dim"]
+    shape = {"rows": 8 * patches, "inner": hidden, "columns": wide}
+    able = [one for one in contenders if one.name in ("ours", "torch")]
+    seconds = alternate(able, 3, "product", repeats=5, **shape)
+    best = min(statistics.median(values) for values in seconds.values())
+    mlps = patches * hidden * (wide + sizes["tokens_mlp_dim"])
+    stem = patches * hidden * sizes["patch_size"] ** 2 * 3
+    head = hidden * sizes["classes"]
+    flop = 2 * (2 * mlps * sizes["num_blocks"] + stem + head)
+    rate = 2 * 8 * patches * hidden * wide / best
+    return {
+        "precision": "float32",
+        "gflop_per_second": rate / 1e9,
+        "gflop_per_image": flop / 1e9,
+        "images_per_second": rate / flop,
+    }
+
+
+def files(arena):
+    """`serving_default` from JPEG files against `images`, the model alone."""
+    arena.write()
+    rows, batch = [], arena.scale.images
+    for precision in ("float32", "bfloat16"):
+        ours = arena.ours("ours_inference.py", precision)
+        seconds = {"images": [], "serving_default": []}
+        for number in range(arena.scale.file_rounds + 1):
+            arguments = {"batch": batch, "repeats": 1, "warm_up": 0}
+            alone = ours.ask("infer", **arguments)
+            from_files = ours.ask("serve_files", **arguments)
+            if number:  # The first ones warm up.
+                seconds["images"] += alone
+                seconds["serving_default"] += from_files
+        ours.close()
+        for signature, values in seconds.items():
+            row = {"precision": precision, "batch": batch, "signature": signature}
+            rows.append(row | {"images_per_second": spread(values, batch)})
+    return rows
+
+
+def training(arena):
+    arena.write()
+    scale, rows = arena.scale, []
+    settings = {"learning_rate": 1e-3, "weight_decay": 0.1, "clip_norm": 1.0}
+    batch = scale.training_batch
+    for precision in ("float32", "bfloat16"):
+        policy = "mixed_bfloat16" if precision == "bfloat16" else precision
+        ours = arena.ours("ours_keras.py", policy)
+        losses = {
+            "ours": ours.ask(
+                "start_training", model=scale.model, batch=batch, **settings
+            )
+        }
+        contenders = [ours]
+        torch = arena.peer("torch", precision)
+        if torch is not None:
+            losses["torch"] = torch.ask("start_training", batch=batch, **settings)
+            contenders.append(torch)
+        first = [values[0] for values in losses.values()]
+        if max(first) - min(first) > {"float32": 1e-3, "bfloat16": 0.1}[precision]:
+            raise RuntimeError(f"The losses of the first step differ: {losses}.")
+        seconds = alternate(contenders, scale.training_rounds, "train", repeats=2)
+        for one in contenders:
+            one.close()
+            row = {"precision": precision, "batch": batch, "contender": one.name}
+            row |= {"images_per_second": spread(seconds[one.name], batch)}
+            rows.append(row | {"losses": losses[one.name]})
+    return rows
+
+
+def agreement(arena):
+    ours = arena.ours("ours_keras.py")
+    row = ours.ask("agreement", count=arena.scale.crops)
+    ours.close()
+    return [row]
+
+
+def input_pipeline(arena):
+    seconds = "0.5" if arena.scale is QUICK else "6"
+    lines = _output([HERE / "input_pipeline.py", f"--seconds={seconds}"])
+    return [json.loads(lines[-1])]
+
+
+def porting(arena):
+    flag = f"--model={arena.scale.ported_model}"
+    lines = _output([HERE / "porting.py", flag, "--json"])
+    return [json.loads(line) for line in lines]
+
+
+_IMPORT = """
+import time
+import keras
+start = time.perf_counter()
+import keras_mixer
+print(time.perf_counter() - start)
+"""
+
+_BUILD = """
+import sys, time
+import keras, keras_mixer
+keras.ops.zeros(1) + 1
+start = time.perf_counter()
+getattr(keras_mixer, sys.argv[1])(weights=sys.argv[2] or None)
+print(time.perf_counter() - start)
+"""
+
+
+def startup(arena):
+    """Import beyond Keras; building the model, with random and with cached weights."""
+    arena.write()
+    cached = arena.folder / "mixer.weights.h5"
+    programs = {
+        "import keras_mixer, beyond keras": ["-c", _IMPORT],
+        f"{arena.scale.model}()": ["-c", _BUILD, arena.scale.model, ""],
+        f"{arena.scale.model}(weights=cached)": [
+            "-c",
+            _BUILD,
+            arena.scale.model,
+            cached,
+        ],
+    }
+    seconds = {what: [] for what in programs}
+    for _ in range(arena.scale.process_rounds):
+        for what, arguments in programs.items():
+            seconds[what].append(float(_output(arguments)[-1]))
+    return [
+        {
+            "what": what,
+            "median": statistics.median(values),
+            "low": min(values),
+            "high": max(values),
+        }
+        for what, values in seconds.items()
+    ]
+
+
+def _output(arguments):
+    finished = subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if finished.returncode:
+        raise RuntimeError(finished.stderr[-2000:])
+    return finished.stdout.strip().splitlines()
+
+
+SECTIONS = {
+    "inference": inference,
+    "files": files,
+    "training": training,
+    "agreement": agreement,
+    "input_pipeline": input_pipeline,
+    "porting": porting,
+    "startup": startup,
+}

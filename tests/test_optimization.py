@@ -1,0 +1,30 @@
+"""The optimizer's arithmetic, against Keras' own."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_mixer import optimization
+
+SETTINGS = {"weight_decay": 0.1, "global_clipnorm": 0.5}
+
+
+def test_adamw_in_one_op_steps_as_keras_does():
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(5, 3)).astype("float32")
+    rate = keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)
+    paths = []
+    for adamw in (keras.optimizers.AdamW, optimization.RatedAdamW):
+        variable = keras.Variable(start, name="kernel")
+        optimizer = adamw(rate, **SETTINGS)
+        optimizer.build([variable])
+        gradients = np.random.default_rng(1).normal(size=(20, 5, 3))
+        path = []
+        for gradient in gradients.astype("float32"):
+            optimizer.apply([tf.constant(gradient)], [variable])
+            path.append(variable.numpy())
+        paths.append([*path, *(np.asarray(v) for v in optimizer.variables)])
+    for theirs, ours in zip(*paths, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    # It went somewhere, and not straight.
+    assert np.abs(paths[0][19] - start).max() > 0.3
