@@ -156,6 +156,7 @@ def entry(**kwargs):
         False,
         "made here",
         "none",
+        "none.txt",
         **kwargs,
     )
 
@@ -244,6 +245,7 @@ def test_killed_while_downloading_goes_on_where_it_stopped(server, home):
     program = start(0)
     part = home / "models/keras_mixer/Model-tag.bin.part"
     while not part.exists() or not part.stat().st_size:
+        assert program.poll() is None
         time.sleep(0.05)
     program.send_signal(signal.SIGKILL)
     program.wait()
@@ -256,6 +258,7 @@ def test_killed_while_downloading_goes_on_where_it_stopped(server, home):
 def test_killed_while_porting_loses_nothing(server, home):
     program = start(60)
     while not server.requests:
+        assert program.poll() is None
         time.sleep(0.05)
     time.sleep(0.5)  # now it ports
     program.send_signal(signal.SIGKILL)
