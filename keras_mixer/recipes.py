@@ -248,7 +248,7 @@ RECIPES = {
     ),
     # Near that of the packaged weights; their card says how they came about. With a
     # GPU, 300 epochs with RandAugment and CutMix, as omihub777/MLP-Mixer-CIFAR has
-    # them, go further; in so few epochs CutMix did not help.
+    # them, go further.
     "cifar10_nano": TrainConfig(
         eval_crop=1.0,
         val_fraction=0.02,
