@@ -6,6 +6,8 @@ import keras
 
 from keras_mixer.layers import (
     ChannelMixing,
+    LayerNormalization,
+    PatchEmbedding,
     PixelNormalization,
     StochasticDepth,
     TokenMixing,
@@ -99,14 +101,7 @@ def build(
             transform.crop_ratio,
             name="preprocessing",
         )(x)
-    x = keras.layers.Conv2D(
-        hidden_dim,
-        patch_size,
-        strides=patch_size,
-        kernel_initializer="lecun_normal",
-        data_format="channels_last",
-        name="stem",
-    )(x)
+    x = PatchEmbedding(hidden_dim, patch_size, name="stem")(x)
     x = keras.layers.Reshape((-1, hidden_dim), name="tokens")(x)
     mlp = {"approximate_gelu": approximate_gelu, "dropout_rate": dropout_rate}
     for i in range(num_blocks):
@@ -143,4 +138,4 @@ def build(
 
 
 def _norm(name, dtype=None):
-    return keras.layers.LayerNormalization(epsilon=EPSILON, name=name, dtype=dtype)
+    return LayerNormalization(epsilon=EPSILON, name=name, dtype=dtype)

@@ -3,7 +3,6 @@
 Each has the variables of the Keras layer it stands for, and gives the same numbers.
 """
 
-import keras
 import tensorflow as tf
 from keras import layers
 
@@ -18,10 +17,8 @@ def served_class(layer):
         A class of this module that takes the layer's configuration, or the class of
         `layer` itself where there is none.
     """
-    if type(layer) is layers.LayerNormalization and _normalises_channels(layer):
+    if isinstance(layer, layers.LayerNormalization) and _normalises_channels(layer):
         return FusedLayerNormalization
-    if type(layer) is layers.Conv2D and _is_patch_projection(layer):
-        return PatchProjection
     return type(layer)
 
 
@@ -54,39 +51,6 @@ class FusedLayerNormalization(layers.LayerNormalization):
         return y * self.gamma.value + self.beta.value
 
 
-class PatchProjection(layers.Conv2D):
-    """A convolution of patches that do not overlap, as one product of matrices.
-
-    The convolution takes longer: its kernel is packed anew in each call, and an image
-    of 3 channels fills a fraction of a vector register.
-    """
-
-    def call(self, images):
-        _, height, width, channels = images.shape
-        patch_height, patch_width = self.kernel_size
-        rows, columns = height // patch_height, width // patch_width
-        x = tf.reshape(images, [-1, rows, patch_height, columns, patch_width, channels])
-        x = tf.transpose(x, [0, 1, 3, 2, 4, 5])
-        x = tf.reshape(x, [-1, patch_height * patch_width * channels])
-        kernel = tf.reshape(self.kernel.value, [-1, self.filters])
-        x = tf.nn.bias_add(tf.matmul(x, kernel), self.bias.value)
-        return tf.reshape(x, [-1, rows, columns, self.filters])
-
-
 def _normalises_channels(layer):
     has_both = layer.center and layer.scale and not layer.rms_scaling
     return has_both and layer.axis in ([-1], [len(layer.input.shape) - 1])
-
-
-def _is_patch_projection(layer):
-    _, height, width, _ = layer.input.shape
-    return (
-        layer.strides == layer.kernel_size
-        and layer.data_format == "channels_last"
-        and layer.groups == 1
-        and layer.use_bias
-        and layer.activation is keras.activations.linear
-        and None not in (height, width)
-        and height % layer.kernel_size[0] == 0
-        and width % layer.kernel_size[1] == 0
-    )

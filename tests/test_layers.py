@@ -7,6 +7,8 @@ import reference
 
 from keras_mixer.layers import (
     ChannelMixing,
+    LayerNormalization,
+    PatchEmbedding,
     PixelNormalization,
     StochasticDepth,
     TokenMixing,
@@ -99,6 +101,27 @@ def test_mixing_refuses_unknown_sizes(layer_class):
         layer_class(0)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("batch", [0, 1, 3])
+def test_patch_embedding_is_a_convolution(batch, training):
+    layer = PatchEmbedding(7, 4)
+    layer.build((None, 8, 12, 3))
+    rng = np.random.default_rng(0)
+    kernel, bias = rng.normal(size=(4, 4, 3, 7)), rng.normal(size=7)
+    layer.set_weights([kernel, bias])
+    x = rng.normal(size=(batch, 8, 12, 3)).astype("float32")
+    patches = x.reshape(batch, 2, 4, 3, 4, 3)
+    expected = np.einsum("brycxi,yxio->brco", patches, kernel) + bias
+    np.testing.assert_allclose(layer(x, training=training), expected, atol=1e-4)
+    assert layer.compute_output_shape(x.shape) == expected.shape
+
+
+@pytest.mark.parametrize("shape", [(None, None, 8, 3), (None, 8, 10, 3)])
+def test_patch_embedding_refuses_sizes_without_whole_patches(shape):
+    with pytest.raises(ValueError, match=r"multiples of patch_size=4\. Received"):
+        PatchEmbedding(7, 4).build(shape)
+
+
 def test_stochastic_depth_drops_whole_samples_and_rescales_the_rest():
     x = np.ones((4000, 2, 3), "float32")
     y = np.asarray(StochasticDepth(0.25, seed=3)(x, training=True))
@@ -133,6 +156,8 @@ def test_pixel_normalization_keeps_float32_under_mixed_precision(policy):
         TokenMixing(MLP, approximate_gelu=True, dropout_rate=0.1, name="a"),
         ChannelMixing(MLP, approximate_gelu=True, dropout_rate=0.1, name="b"),
         StochasticDepth(0.2, seed=5, name="c"),
+        LayerNormalization(epsilon=0.01, name="e"),
+        PatchEmbedding(3, 4, name="f"),
         PixelNormalization((0.1, 0.2, 0.3), (1, 2, 3), "bilinear", 0.9, name="d"),
     ],
     ids=lambda layer: type(layer).__name__,

@@ -15,7 +15,7 @@ PACKAGE = pathlib.Path(keras_mixer.__file__).parent
 # What each module may import of the package. Everything runs downwards.
 FORMATS = {"npz", "pdparams", "pickle_machine", "pickled_arrays", "safetensors_file"}
 NOTHING = {
-    *("augmentation", "catalog", "checkpointing", "compiled_ops", "distribution"),
+    *("augmentation", "catalog", "checkpointing", "cpu_ops", "distribution"),
     "download",
     *("image_files", "image_graph", "model_card", "names", "optimization"),
     *("publishing", "resolution", "served_layers", "splits", "verification"),
@@ -24,7 +24,7 @@ NOTHING = {
 MAY_IMPORT = {
     **dict.fromkeys(NOTHING, frozenset()),
     # Weights files and models.
-    "layers": {"compiled_ops"},
+    "layers": {"cpu_ops"},
     **dict.fromkeys(FORMATS, FORMATS),
     "checkpoints": FORMATS,
     "recognition": {"catalog", "checkpoints"},

@@ -60,36 +60,6 @@ def test_served_class_leaves_other_normalisations_alone(options):
     assert served_layers.served_class(layer) is keras.layers.LayerNormalization
 
 
-@pytest.mark.parametrize("batch", [0, 1, 3])
-@pytest.mark.parametrize("padding", ["valid", "same"])
-def test_patch_projection_gives_keras_numbers(batch, padding):
-    # Neither the patches nor the image are squares.
-    layer = keras.layers.Conv2D(7, (2, 4), strides=(2, 4), padding=padding)
-    served = served_copy(randomised(layer, (6, 12, 3)))
-    assert type(served) is served_layers.PatchProjection
-    x = np.random.default_rng(1).normal(size=(4, 6, 12, 3)).astype("float32")
-    # Keras' own convolution fails on an empty batch.
-    expected = layer(x)[:batch]
-    np.testing.assert_allclose(served(x[:batch]), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("options", "shape"),
-    [
-        ({"strides": 1}, (6, 12, 3)),
-        ({"strides": 2}, (6, None, 3)),
-        ({"strides": 2}, (7, 12, 3)),
-        ({"strides": 2, "use_bias": False}, (6, 12, 3)),
-        ({"strides": 2, "activation": "relu"}, (6, 12, 3)),
-        ({"strides": 2, "groups": 3}, (6, 12, 3)),
-    ],
-    ids=str,
-)
-def test_served_class_leaves_other_convolutions_alone(options, shape):
-    layer = randomised(keras.layers.Conv2D(6, 2, **options), shape)
-    assert served_layers.served_class(layer) is keras.layers.Conv2D
-
-
 def kernels_of(version):
     """What a session makes of the signature `images`: its ops, with what they fuse."""
     graph = tf.Graph()
