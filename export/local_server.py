@@ -9,6 +9,7 @@ Production runs TensorFlow Serving itself, on the same directory; see `tf_servin
 """
 
 import ctypes
+import os
 import pathlib
 import signal
 import socket
@@ -77,6 +78,8 @@ def _share_one_heap():
 
 def _serve(read_config, listener):
     _share_one_heap()
+    # As tf_serving/compose.yaml sets it.
+    os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     # Only now: TensorFlow takes seconds to import.
     with quiet_import():
         import tensorflow as tf

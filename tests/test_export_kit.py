@@ -104,6 +104,14 @@ def test_grafana_dashboard_is_valid():
         assert panel["datasource"] == {"type": "prometheus", "uid": source["uid"]}
 
 
+# Of Kubernetes: a number here would be refused.
+ENVIRONMENT_VARIABLE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name", "value"],
+    "properties": {"name": {"type": "string"}, "value": {"type": "string"}},
+}
+
 # Of KServe's v1beta1 API, the fields that are used; it knows no others by these names.
 # KServe's Python SDK 0.21 reads the file, and writes it again unchanged.
 INFERENCE_SERVICE = {
@@ -143,6 +151,7 @@ INFERENCE_SERVICE = {
                                 "runtimeVersion": {"type": "string"},
                                 "storageUri": {"type": "string"},
                                 "args": {"type": "array", "items": {"type": "string"}},
+                                "env": {"type": "array", "items": ENVIRONMENT_VARIABLE},
                                 "readinessProbe": {"type": "object"},
                                 "resources": {"type": "object"},
                             },
@@ -161,6 +170,8 @@ def test_kserve_file_is_valid():
     model = document["spec"]["predictor"]["model"]
     image = load("compose.yaml")["services"]["serving"]["image"]
     assert image == f"tensorflow/serving:{model['runtimeVersion']}"
+    environment = {variable["name"]: variable["value"] for variable in model["env"]}
+    assert environment == load("compose.yaml")["services"]["serving"]["environment"]
 
 
 @pytest.mark.parametrize(
