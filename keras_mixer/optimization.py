@@ -78,6 +78,9 @@ def make_optimizer(config, model, total_steps):
     }
     if config.optimizer == "sgd":
         optimizer = RatedSGD(momentum=0.9, **common)
+    elif config.optimizer == "muon":
+        # Its authors leave the classifier to Adam, as all that is no matrix.
+        optimizer = RatedMuon(exclude_layers=["head"], **common)
     else:
         optimizer = RatedAdamW(**common)
     optimizer.exclude_from_weight_decay(
@@ -89,7 +92,11 @@ def make_optimizer(config, model, total_steps):
 
 
 class _Rated:
-    """A learning rate of its own for each layer; goes before an optimizer class."""
+    """A learning rate of its own for each layer; goes before an optimizer class.
+
+    Clipping and weight decay are Keras' in fewer passes. Muon's own decay also fails
+    under `MirroredStrategy`, since it does not go through `update_step`.
+    """
 
     def set_rates(self, model, layer_decay):
         """Multiply the rate by `layer_decay` for each block further from the head."""
@@ -104,7 +111,19 @@ class _Rated:
             for variable in layer.trainable_variables:
                 self._rates[self._var_key(variable)] = layer_decay**distance
 
+    def _clip_gradients(self, grads):
+        if not self.global_clipnorm:
+            return grads
+        clipped, _ = tf.clip_by_global_norm(grads, self.global_clipnorm)
+        return clipped
+
+    def _apply_weight_decay(self, variables):
+        """Do nothing: `update_step` does it."""
+
     def update_step(self, gradient, variable, learning_rate):
+        if self.weight_decay and self._use_weight_decay(variable):
+            decay = ops.cast(learning_rate * self.weight_decay, variable.dtype)
+            variable.assign(variable * (1 - decay))
         rate = getattr(self, "_rates", {}).get(self._var_key(variable), 1.0)
         super().update_step(gradient, variable, learning_rate * rate)
 
@@ -149,6 +168,10 @@ class RatedAdamW(_Rated, _FusedAdamW):
 
 
 class RatedSGD(_Rated, keras.optimizers.SGD):
+    pass
+
+
+class RatedMuon(_Rated, keras.optimizers.Muon):
     pass
 
 

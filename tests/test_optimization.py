@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from keras_mixer import optimization
@@ -9,14 +10,23 @@ from keras_mixer import optimization
 SETTINGS = {"weight_decay": 0.1, "global_clipnorm": 0.5}
 
 
-def test_adamw_in_one_op_steps_as_keras_does():
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        (keras.optimizers.AdamW, optimization.RatedAdamW),
+        (keras.optimizers.Muon, optimization.RatedMuon),
+        (keras.optimizers.SGD, optimization.RatedSGD),
+    ],
+    ids=["adamw", "muon", "sgd"],
+)
+def test_optimizers_step_as_keras_does(theirs, ours):
     rng = np.random.default_rng(0)
     start = rng.normal(size=(5, 3)).astype("float32")
     rate = keras.optimizers.schedules.ExponentialDecay(0.1, 3, 0.5)
     paths = []
-    for adamw in (keras.optimizers.AdamW, optimization.RatedAdamW):
+    for optimizer_class in (theirs, ours):
         variable = keras.Variable(start, name="kernel")
-        optimizer = adamw(rate, **SETTINGS)
+        optimizer = optimizer_class(rate, **SETTINGS)
         optimizer.build([variable])
         gradients = np.random.default_rng(1).normal(size=(20, 5, 3))
         path = []
@@ -24,7 +34,7 @@ def test_adamw_in_one_op_steps_as_keras_does():
             optimizer.apply([tf.constant(gradient)], [variable])
             path.append(variable.numpy())
         paths.append([*path, *(np.asarray(v) for v in optimizer.variables)])
-    for theirs, ours in zip(*paths, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    for expected, found in zip(*paths, strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5)
     # It went somewhere, and not straight.
-    assert np.abs(paths[0][19] - start).max() > 0.3
+    assert np.abs(paths[0][19] - start).max() > 0.1
