@@ -19,11 +19,11 @@ def test_benchmark_measures_and_keeps_notes(tmp_path):
     (tmp_path / "RESULTS.md").write_text(notes)
     # No peers: the Python that this environment was made with has none installed.
     python = pathlib.Path(sys.base_prefix) / "bin" / "python3"
-    only = "--only=inference,files,agreement"
+    only = "--only=inference,files,profile,agreement"
     finished = run(only, f"--output_dir={tmp_path}", f"--peers_python={python}")
     assert finished.returncode == 0, finished.stderr
     results = json.loads((tmp_path / "results.json").read_text())
-    assert list(results) == ["inference", "files", "agreement"]
+    assert list(results) == ["inference", "files", "profile", "agreement"]
     measured = {
         (row["precision"], row["batch"]): row["images_per_second"]["median"]
         for row in results["inference"]["rows"]
@@ -31,6 +31,9 @@ def test_benchmark_measures_and_keeps_notes(tmp_path):
     }
     assert measured.keys() == {(p, b) for p in ("float32", "bfloat16") for b in (1, 4)}
     assert all(speed > 0 for speed in measured.values())
+    for row in results["profile"]["rows"]:
+        assert row["ops"]["channel_mixing: _MklNativeFusedMatMul"] > 0
+        assert sum(row["ops"].values()) < 5 * row["wall"]
     (agreement,) = results["agreement"]["rows"]
     assert agreement["images"] == 40
     assert agreement["classes_seen"] > 3

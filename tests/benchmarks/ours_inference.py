@@ -3,8 +3,10 @@
 python tests/benchmarks/ours_inference.py FOLDER PRECISION
 """
 
+import collections
 import os
 import pathlib
+import re
 import sys
 
 import contender
@@ -19,6 +21,13 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 tf1 = tf.compat.v1
+
+
+def _part(node):
+    """Where in the model an op is, and what it is."""
+    op = re.search(r"= (\w+)\(", node.timeline_label)
+    layer = re.search(r"/(?:block\d+_)?([a-z_]+)_\d+/", node.node_name)
+    return f"{layer[1] if layer else '-'}: {op[1] if op else '-'}"
 
 
 def _session(graph=None):
@@ -49,6 +58,8 @@ class SavedModel(contender.Inference):
             )
             return session.make_callable(names, [given.name])
 
+        self._session = session
+        self._signature = meta.signature_def["images"]
         self._images = callable_of("images", "probabilities")
         self._files = callable_of("serving_default", "top_k_scores")
 
@@ -58,6 +69,25 @@ class SavedModel(contender.Inference):
     def serve_files(self, batch, repeats, warm_up):
         files = np.array(self.files[:batch], object)
         return contender.timed(lambda: self._files(files), repeats, warm_up)
+
+    def profile(self, batch, repeats):
+        """Return milliseconds in a call, by part of the model and op."""
+        ((_, given),) = self._signature.inputs.items()
+        names = [info.name for info in self._signature.outputs.values()]
+        totals = collections.Counter()
+        for _ in range(repeats):
+            metadata = tf1.RunMetadata()
+            self._session.run(
+                names,
+                {given.name: self.images[:batch]},
+                options=tf1.RunOptions(trace_level=tf1.RunOptions.FULL_TRACE),
+                run_metadata=metadata,
+            )
+            for device in metadata.step_stats.dev_stats:
+                for node in device.node_stats:
+                    nanoseconds = node.op_end_rel_nanos - node.op_start_rel_nanos
+                    totals[_part(node)] += nanoseconds / 1e6 / repeats
+        return dict(totals)
 
     def product(self, rows, inner, columns, repeats):
         """Return the seconds of float32 products `(rows, inner) @ (inner, columns)`."""

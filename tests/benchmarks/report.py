@@ -133,6 +133,25 @@ def _files(rows):
     return header, cells
 
 
+def _profile(rows):
+    columns = [f"{row['precision']}, batch {row['batch']}" for row in rows]
+    largest = {
+        part: max(row["ops"].get(part, 0) / row["wall"] for row in rows)
+        for part in {part for row in rows for part in row["ops"]}
+    }
+    shown = sorted((p for p in largest if largest[p] > 0.01), key=largest.get)[::-1]
+    cells = [
+        [part, *(f"{row['ops'].get(part, 0):.2f}" for row in rows)] for part in shown
+    ]
+    rest = [
+        sum(value for part, value in row["ops"].items() if part not in shown)
+        for row in rows
+    ]
+    cells.append(["all others", *(f"{value:.2f}" for value in rest)])
+    cells.append(["a call, not traced", *(f"{row['wall']:.2f}" for row in rows)])
+    return ["milliseconds", *columns], cells
+
+
 def _training(rows):
     ours, cells = {}, []
     for row in rows:
@@ -196,6 +215,7 @@ def _startup(rows):
 TABLES = {
     "inference": _inference,
     "files": _files,
+    "profile": _profile,
     "training": _training,
     "agreement": _agreement,
     "input_pipeline": _input_pipeline,

@@ -248,6 +248,21 @@ def files(arena):
     return rows
 
 
+def profile(arena):
+    """Where the time of an exported model goes, op by op."""
+    arena.write()
+    rows = []
+    for precision in ("float32", "bfloat16"):
+        ours = arena.ours("ours_inference.py", precision)
+        for batch in list(arena.scale.rounds)[:2]:
+            seconds = ours.ask("infer", batch=batch, repeats=10, warm_up=2)
+            milliseconds = ours.ask("profile", batch=batch, repeats=5)
+            row = {"precision": precision, "batch": batch, "ops": milliseconds}
+            rows.append(row | {"wall": statistics.median(seconds) * 1e3})
+        ours.close()
+    return rows
+
+
 def training(arena):
     arena.write()
     scale, rows = arena.scale, []
@@ -359,6 +374,7 @@ def _output(arguments):
 SECTIONS = {
     "inference": inference,
     "files": files,
+    "profile": profile,
     "training": training,
     "agreement": agreement,
     "input_pipeline": input_pipeline,
