@@ -39,7 +39,7 @@ def main(argv):
     run_dir, model_dir = folder / "digits", folder / "models" / "digits"
 
     say("1. Classify a photograph of a cat, with the weights in the package")
-    print("(They know ten classes at 32 pixels, and are right three times in four.)")
+    print("(They know ten classes at 32 pixels, and are right four times in five.)")
     packaged = ["--model=MlpMixerNano4", "--weights=cifar10"]
     run("keras-mixer", "predict", write_photograph(folder), *packaged, "--top_k=3")
 

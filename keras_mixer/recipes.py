@@ -5,7 +5,7 @@
 | `digits` | Nano4 on 8x8 digits | 97.5 %; 100 s on 2 CPU cores |
 | `scratch` | a new model on some thousands of images | - |
 | `finetune` | the paper's fine-tuning | B/16 on CIFAR-10 96.7 %; 10,000 steps |
-| `cifar10_nano` | Nano4 on CIFAR-10 | - ; an hour on 2 CPU cores |
+| `cifar10_nano` | Nano4 on CIFAR-10 | 81.3 %; an hour on 2 CPU cores |
 | `imagenet1k` | the paper's B and L on ImageNet | B/16 76.4 %; 300 epochs |
 | `passl` | PASSL's B/16 on ImageNet | B/16 76.6 %; 300 epochs |
 """
@@ -74,7 +74,10 @@ class TrainConfig(Augmentation):
         1, "Parts that a batch is computed in, one after the other, to save memory."
     )
 
-    optimizer: str = _field("adamw", "adamw (0.9, 0.999), or sgd with momentum 0.9.")
+    optimizer: str = _field(
+        "adamw",
+        "adamw (0.9, 0.999); sgd with momentum 0.9; or muon, whose rate is as adamw's.",
+    )
     learning_rate: float = _field(1e-3, "Learning rate after warm-up.")
     end_learning_rate: float = _field(0.0, "Learning rate at the last step.")
     decay: str = _field("cosine", "From the one to the other: cosine or linear.")
@@ -128,7 +131,7 @@ class TrainConfig(Augmentation):
         super().__post_init__()
         for name, choices in [
             ("model", VARIANTS),
-            ("optimizer", ("adamw", "sgd")),
+            ("optimizer", ("adamw", "sgd", "muon")),
             ("decay", ("cosine", "linear")),
             ("loss", ("softmax", "sigmoid")),
             ("precision", PRECISIONS),
@@ -246,24 +249,26 @@ RECIPES = {
         crop_scale=0.05,
         flip=True,
     ),
-    # Near that of the packaged weights; their card says how they came about. With a
-    # GPU, 300 epochs with RandAugment and CutMix, as omihub777/MLP-Mixer-CIFAR has
-    # them, go further.
+    # The packaged weights. Muon, since an hour on two cores is few steps: after 500 of
+    # them 55.8 % of the test images were right, by AdamW at a rate of 0.002 46.1 %.
     "cifar10_nano": TrainConfig(
         eval_crop=1.0,
         val_fraction=0.02,
-        epochs=24,
+        epochs=32,
         batch_size=128,
-        learning_rate=2e-3,
+        optimizer="muon",
+        learning_rate=6e-3,
         end_learning_rate=1e-6,
-        warmup_steps=500,
-        weight_decay=0.05,
+        warmup_steps=300,
+        weight_decay=0.1,
         clip_norm=1.0,
-        ema_momentum=0.999,
+        ema_momentum=0.998,
         crop_scale=0.6,
         flip=True,
+        rand_augment_layers=1,
+        rand_augment_magnitude=9.0,
         label_smoothing=0.1,
-        jit_compile=True,
+        precision="mixed_bfloat16",
     ),
     # big_vision, configs/mlp_mixer_i1k.py: the head starts at -6.9 = -log(1000), so
     # that its sigmoids start at the classes' frequency.
