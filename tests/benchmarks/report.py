@@ -264,7 +264,9 @@ def draw(output_dir):
             [f"batch {batch}" for batch in batches],
         )
         axis.set_ylabel("images/s")
-        axis.legend(fontsize="small")
+        axis.legend(
+            fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1)
+        )
     figure.tight_layout()
     figure.savefig(output_dir / "results.png", dpi=100)
     plt.close(figure)
