@@ -343,8 +343,8 @@ def test_keras_file_that_points_elsewhere_is_refused(tmp_path, tiny):
     with h5py.File(other, "w") as file:
         file["secret"] = np.zeros(10, "float32")
     with h5py.File(path, "r+") as file:
-        del file["layers/conv2d/vars/1"]
-        file["layers/conv2d/vars/1"] = h5py.ExternalLink(str(other), "secret")
+        del file["layers/patch_embedding/vars/1"]
+        file["layers/patch_embedding/vars/1"] = h5py.ExternalLink(str(other), "secret")
     with pytest.raises(ValueError, match="points to another place or file"):
         build_tiny(weights=path)
 

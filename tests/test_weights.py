@@ -47,7 +47,7 @@ def published_file(entry, folder, seed=0):
 def small(monkeypatch):
     """Stand-ins: every variant at a fraction of its width and depth."""
     for name, v in network.VARIANTS.items():
-        stand_in = network.Variant(10, 2, 5, 7, v.patch_size * 2, v.image_size)
+        stand_in = network.Variant(10, 2, 5, 7, v.image_size // 4, v.image_size)
         monkeypatch.setitem(network.VARIANTS, name, stand_in)
 
 
