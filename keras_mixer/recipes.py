@@ -2,7 +2,7 @@
 
 | recipe | for | expected accuracy, cost |
 |---|---|---|
-| `digits` | Nano4 on 8x8 digits | 97.5 %; 100 s on 2 CPU cores |
+| `digits` | Nano4 on 8x8 digits | 97.5 %; 70 to 100 s on 2 CPU cores |
 | `scratch` | a new model on some thousands of images | - |
 | `finetune` | the paper's fine-tuning | B/16 on CIFAR-10 96.7 %; 10,000 steps |
 | `cifar10_nano` | Nano4 on CIFAR-10 | 81.3 %; an hour on 2 CPU cores |
