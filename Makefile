@@ -6,7 +6,7 @@ PEERS := .venv-peers
 
 .PHONY: benchmark demo notebooks test parity lint
 
-# As in `make benchmark FLAGS=--only=inference`; all of it takes a quarter of an hour.
+# As in `make benchmark FLAGS=--only=inference`; all of it takes ten minutes or more.
 benchmark: $(VENV)/.test $(PEERS)/.peers
 	$(BIN)/python tests/benchmarks/run.py --peers_python=$(PEERS)/bin/python $(FLAGS)
 
