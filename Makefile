@@ -8,7 +8,7 @@ PEERS := .venv-peers
 
 # As in `make benchmark FLAGS=--only=inference`; all of it takes ten minutes or more.
 benchmark: $(VENV)/.test $(PEERS)/.peers
-	$(BIN)/python tests/benchmarks/run.py --peers_python=$(PEERS)/bin/python $(FLAGS)
+	$(BIN)/python benchmarks/run.py --peers_python=$(PEERS)/bin/python $(FLAGS)
 
 demo: $(VENV)/.demo
 	$(BIN)/python export/demo.py --output_dir=demo_output
@@ -18,10 +18,10 @@ notebooks: $(VENV)/.notebooks
 
 test: $(VENV)/.test
 	KERAS_BACKEND=tensorflow $(BIN)/pytest -n 2 --dist loadfile -rs --durations=10
-	KERAS_BACKEND=jax $(BIN)/pytest -n 2 tests/test_layers.py tests/test_models.py
+	KERAS_BACKEND=jax $(BIN)/pytest -n 2 tests/models/test_layers.py tests/models/test_models.py
 
 parity: $(VENV)/.parity
-	$(BIN)/pytest tests/test_parity_torch.py
+	$(BIN)/pytest tests/models/test_parity_torch.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -45,7 +45,7 @@ $(VENV)/.parity: setup.py | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[parity]'
 	@touch $@
 
-$(PEERS)/.peers: tests/benchmarks/peers.txt
+$(PEERS)/.peers: benchmarks/peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --requirement $<
 	@touch $@

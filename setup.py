@@ -59,7 +59,7 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=setuptools.find_packages(include=["keras_mixer", "keras_mixer.*"]),
-    package_data={"keras_mixer": ["assets/*", "py.typed"]},
+    package_data={"keras_mixer": ["catalog/assets/*", "py.typed"]},
     python_requires=">=3.10",
     install_requires=[
         "absl-py>=2.1,<3",

@@ -126,7 +126,7 @@ def write_photograph(folder):
 
 def write_test_image(folder):
     """Write one digit of the held-out test split as a PNG file."""
-    from keras_mixer import sources
+    from keras_mixer.data import sources
 
     test = sources.open_source("digits").splits["test"]
     number = 1

@@ -53,9 +53,9 @@ def main(argv):
     # Only now: TensorFlow takes seconds to import.
     with quiet_import():
         import keras
-
         import keras_mixer.layers  # noqa: F401  which a .keras file of a Mixer names
-        from keras_mixer import serving
+
+        from keras_mixer.serving import export
 
     try:
         model = keras.models.load_model(model_path, compile=False)
@@ -63,7 +63,7 @@ def main(argv):
         # Keras and h5py meet a broken file with many kinds of error.
         _fail(f"{model_path} cannot be loaded: {str(error).splitlines()[0]}")
     try:
-        path = serving.export_saved_model(
+        path = export.export_saved_model(
             model,
             base_dir,
             labels=_LABELS.value,

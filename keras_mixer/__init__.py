@@ -27,8 +27,14 @@ if os.path.basename(sys.argv[0]) in _QUIET:
     _import_keras_quietly()
 
 from keras_mixer.catalog import list_weights
-from keras_mixer.layers import ChannelMixing, StochasticDepth, TokenMixing
-from keras_mixer.models import (
+from keras_mixer.images.preprocess import (
+    decode_predictions,
+    imagenet_labels,
+    load_image,
+    preprocess_input,
+)
+from keras_mixer.models.layers import ChannelMixing, StochasticDepth, TokenMixing
+from keras_mixer.models.mixer import (
     MlpMixer,
     MlpMixerB16,
     MlpMixerB32,
@@ -41,23 +47,17 @@ from keras_mixer.models import (
     MlpMixerS32,
     load_weights,
 )
-from keras_mixer.preprocessing import (
-    decode_predictions,
-    imagenet_labels,
-    load_image,
-    preprocess_input,
-)
 
 if TYPE_CHECKING:
-    from keras_mixer.serving import export_saved_model
-    from keras_mixer.training import TrainConfig, evaluate, train
+    from keras_mixer.serving.export import export_saved_model
+    from keras_mixer.training.run import TrainConfig, evaluate, train
 
 # These need TensorFlow whatever the Keras backend: loaded at first use.
 _LAZY = {
-    "export_saved_model": "serving",
-    "train": "training",
-    "evaluate": "training",
-    "TrainConfig": "training",
+    "export_saved_model": "serving.export",
+    "train": "training.run",
+    "evaluate": "training.run",
+    "TrainConfig": "training.run",
 }
 
 __all__ = [

@@ -45,17 +45,16 @@ def main(argv):
         raise ValueError(
             "evaluate needs a data set, as --dataset=digits. Received: none."
         )
-    from keras_mixer import models, training
+    from keras_mixer.models import mixer
+    from keras_mixer.training import run
 
     name = argv[1] if len(argv) == 2 else MODEL.value
-    model = models.from_name_or_file(name, WEIGHTS.value)
-    source, split = training.open_split(DATASET.value, SPLIT.value, DATA_DIR.value)
-    training.check_classes(model, source)
+    model = mixer.from_name_or_file(name, WEIGHTS.value)
+    source, split = run.open_split(DATASET.value, SPLIT.value, DATA_DIR.value)
+    run.check_classes(model, source)
     verbose = 0 if JSON.value or not sys.stdout.isatty() else 1
-    result = training.evaluate(
-        model, split, batch_size=BATCH_SIZE.value, verbose=verbose
-    )
-    published = training.published_figures(model.name, WEIGHTS.value, source.name)
+    result = run.evaluate(model, split, batch_size=BATCH_SIZE.value, verbose=verbose)
+    published = run.published_figures(model.name, WEIGHTS.value, source.name)
     figures = {
         "model": name,
         "weights": WEIGHTS.value,

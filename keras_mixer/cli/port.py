@@ -36,15 +36,10 @@ def main(argv):
             "port takes two files: keras-mixer port IN OUT [--model=NAME]. "
             f"Received: {len(argv) - 1}."
         )
-    from keras_mixer import (
-        checkpoints,
-        download,
-        names,
-        porting,
-        preprocessing,
-        recognition,
-        weights,
-    )
+    from keras_mixer.images import preprocess
+    from keras_mixer.models import port
+    from keras_mixer.weights import constants, download, fill, names
+    from keras_mixer.weights.formats import checkpoints
 
     source_path, target_path = argv[1], pathlib.Path(argv[2])
     if not target_path.name.endswith(names.SUFFIXES):
@@ -52,7 +47,7 @@ def main(argv):
             f"OUT must end in one of {', '.join(names.SUFFIXES)}. "
             f"Received: {target_path}."
         )
-    model, report = weights.port(source_path, MODEL.value)
+    model, report = port.port(source_path, MODEL.value)
     print(report)
     target_path.parent.mkdir(parents=True, exist_ok=True)
     if target_path.name.endswith(".keras"):
@@ -63,12 +58,12 @@ def main(argv):
             model.save_weights(temporary)
     else:
         layout = names.LAYOUT_OF_FORMAT[target_path.suffix[1:]]
-        transform = preprocessing.transform_for(model)
+        transform = preprocess.transform_for(model)
         gelu = model.get_layer("block0_token_mixing").approximate_gelu
         checkpoints.write_checkpoint(
             target_path,
-            porting.export_arrays(model, layout),
-            metadata=recognition.header(transform, gelu),
+            fill.export_arrays(model, layout),
+            metadata=constants.header(transform, gelu),
         )
         print(_what_to_know_there(names.LAYOUTS[layout], transform, gelu))
     print(f"Wrote {target_path}")

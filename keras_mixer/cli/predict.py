@@ -45,9 +45,9 @@ def main(argv):
             "predict takes at least one image: keras-mixer predict IMAGE... "
             "Received: none."
         )
-    from keras_mixer import models
+    from keras_mixer.models import mixer
 
-    model = models.from_name_or_file(MODEL.value, WEIGHTS.value)
+    model = mixer.from_name_or_file(MODEL.value, WEIGHTS.value)
     naming = _naming(model.output_shape[-1])
     answers, failed = {}, False
     for start in range(0, len(paths), BATCH_SIZE):

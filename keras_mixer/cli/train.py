@@ -21,12 +21,12 @@ import sys
 
 from absl import flags
 
-from keras_mixer import training
+from keras_mixer.training import run
 
 RECIPE = flags.DEFINE_enum(
     "recipe",
     None,
-    sorted(training.RECIPES),
+    sorted(run.RECIPES),
     "What the settings start from. Without it: digits for that data set, finetune "
     "with --weights, scratch otherwise.",
 )
@@ -49,7 +49,7 @@ _DEFINE: dict = {
 }
 SETTINGS = {
     field.name: _DEFINE[field.type](field.name, None, field.metadata["help"])
-    for field in dataclasses.fields(training.TrainConfig)
+    for field in dataclasses.fields(run.TrainConfig)
 }
 
 
@@ -68,13 +68,13 @@ def main(argv):
             "The run needs a folder: --output_dir=runs/NAME. Received: none."
         )
     try:
-        run = training.train(config, OUTPUT_DIR.value)
-    except training.Preempted as preempted:
+        done = run.train(config, OUTPUT_DIR.value)
+    except run.Preempted as preempted:
         print(f"keras-mixer: {preempted}", file=sys.stderr)
-        return training.RESUME_ME
-    if run is not None:
-        _write_pictures(run, pathlib.Path(OUTPUT_DIR.value))
-        _print_report(run.report)
+        return run.RESUME_ME
+    if done is not None:
+        _write_pictures(done, pathlib.Path(OUTPUT_DIR.value))
+        _print_report(done.report)
     return 0
 
 
@@ -92,17 +92,17 @@ def _config():
                 f"both: --recipe={RECIPE.value}, --config={CONFIG.value}."
             )
         text = pathlib.Path(CONFIG.value).read_text(encoding="utf-8")
-        return training.TrainConfig.from_json(text, **settings)
-    recipe = RECIPE.value or training.default_recipe(
+        return run.TrainConfig.from_json(text, **settings)
+    recipe = RECIPE.value or run.default_recipe(
         settings.get("dataset", "digits"), settings.get("weights")
     )
-    return dataclasses.replace(training.RECIPES[recipe], **settings)
+    return dataclasses.replace(run.RECIPES[recipe], **settings)
 
 
 def _write_preview(config, path):
-    from keras_mixer import visualize
+    from keras_mixer.visualize import plots
 
-    images, labels, class_names = training.preview(config, count=32)
+    images, labels, class_names = run.preview(config, count=32)
     captions = [
         "\n".join(
             f"{class_names[n]} {label[n]:.0%}"
@@ -111,33 +111,31 @@ def _write_preview(config, path):
         )
         for label in labels
     ]
-    figure = visualize.plot_images(
+    figure = plots.plot_images(
         images, captions, title=f"{config.dataset}, as training sees it"
     )
-    visualize.save_figure(figure, path)
+    plots.save_figure(figure, path)
     print(f"Wrote {path}.")
 
 
 def _write_pictures(run, folder):
-    from keras_mixer import visualize
+    from keras_mixer.visualize import plots
 
     name, names = run.source.name, run.source.class_names
     evaluation = run.evaluation
     figures = {
-        "curves": visualize.plot_curves(
-            run.history, title=f"{run.model.name} on {name}"
-        ),
-        "predictions": visualize.plot_examples(
+        "curves": plots.plot_curves(run.history, title=f"{run.model.name} on {name}"),
+        "predictions": plots.plot_examples(
             evaluation.shown,
             names,
             title=f"Test images of {name}: {evaluation.top1:.1%} right",
         ),
-        "confusion_matrix": visualize.plot_confusion(
+        "confusion_matrix": plots.plot_confusion(
             evaluation.labels, evaluation.predictions, names
         ),
     }
     for picture, figure in figures.items():
-        visualize.save_figure(figure, folder / f"{picture}.png")
+        plots.save_figure(figure, folder / f"{picture}.png")
 
 
 def _print_report(report):

@@ -16,7 +16,8 @@ def main(argv):
     """Print the catalogue, or fill the cache."""
     if len(argv) > 1:
         raise ValueError(f"weights takes flags only. Received: {' '.join(argv[1:])}.")
-    from keras_mixer import catalog, weights
+    from keras_mixer import catalog
+    from keras_mixer.models import port
 
     entries = catalog.list_weights(MODEL.value)
     if FETCH.value:
@@ -28,7 +29,7 @@ def main(argv):
                 f"Received: --fetch={FETCH.value}."
             )
         for entry in wanted:
-            print(weights.fetch_weights(entry))
+            print(port.fetch_weights(entry))
         return
     print(f"{'model':12} {'tag':17} {'classes':>7} {'top-1':>6}  {'licence':10}  by")
     for e in entries:

@@ -1,0 +1,27 @@
+"""What is published: one entry a checkpoint, its evaluation transform, its classes."""
+
+from keras_mixer.catalog.entries import (
+    CLASS_LISTS,
+    ENTRIES,
+    HALF,
+    MIIL,
+    TAGS,
+    ImageTransform,
+    WeightsEntry,
+    labels_of,
+    list_weights,
+    transform_of,
+)
+
+__all__ = [
+    "CLASS_LISTS",
+    "ENTRIES",
+    "HALF",
+    "MIIL",
+    "TAGS",
+    "ImageTransform",
+    "WeightsEntry",
+    "labels_of",
+    "list_weights",
+    "transform_of",
+]

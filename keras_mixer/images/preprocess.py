@@ -1,0 +1,329 @@
+"""Image files to model input, and predictions to labels, on every Keras backend."""
+
+import functools
+import importlib.resources
+import math
+import operator
+import os
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import keras
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from keras_mixer.catalog import CLASS_LISTS, ImageTransform, labels_of, transform_of
+from keras_mixer.images.decode import MAX_PIXELS, read_image
+
+_RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+}
+
+# Pillow takes the box to resize in float32, which is good to 1/256 pixel up to here.
+_LONG_SIDE = 32_768
+
+
+def load_image(
+    image: str | os.PathLike[str] | bytes | BinaryIO,
+    size: int | None = None,
+    *,
+    weights: str | ImageTransform | keras.Model | None = None,
+) -> npt.NDArray[np.float32]:
+    """Load an image file as the evaluation crop that a set of weights expects.
+
+    The short side is resized to `floor(size / crop_ratio)` with antialias, and the
+    centre square of `size` is cut out: what timm and torchvision do, with Pillow.
+
+    EXIF orientation is applied. Grey, palette and CMYK images become RGB, 16-bit ones
+    keep their upper 8 bits, an alpha channel is dropped as TensorFlow and torchvision
+    drop it (transparent pixels show the colour stored under them), and of an animation
+    or a file of several pages the first image counts. Colour profiles are ignored.
+
+    Args:
+        image: Path of a JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file, or its content as
+            bytes, or a binary file object, which is read from where it stands. At most
+            `MAX_PIXELS` (100 million) pixels, by its header.
+        size: Side of the crop in pixels. `None` is the input size of the model given
+            as `weights`, or else 224.
+        weights: Whose transform to follow: a tag of the catalogue, a model of this
+            package (also inside another model), or an `ImageTransform`. `None` is
+            that of `"imagenet"`: bicubic, crop ratio 0.875.
+
+    Returns:
+        A float32 array of shape `(size, size, 3)`, RGB, pixel values in [0, 255].
+
+    Raises:
+        ValueError: If the file is missing, not an image of these formats, cut off,
+            damaged or too large, or if `size` or `weights` is not valid.
+    """
+    transform = transform_for(weights)
+    if transform.interpolation not in _RESAMPLING:
+        raise ValueError(
+            f"interpolation must be one of {sorted(_RESAMPLING)}. Received: "
+            f"{transform.interpolation!r}."
+        )
+    size = _crop_size(size, weights)
+    crop = _evaluation_crop(read_image(image), size, transform)
+    return np.array(crop, dtype="float32")
+
+
+def preprocess_input(x: Any, *, weights: str | ImageTransform | None = None) -> Any:
+    """Normalise pixels for a model built with `include_preprocessing=False`.
+
+    Args:
+        x: Array or tensor of shape `(..., 3)`, RGB, pixel values in [0, 255].
+        weights: Whose mean and standard deviation to use: a tag of the catalogue or an
+            `ImageTransform`. `None` is 0.5 and 0.5, so that pixels become [-1, 1].
+
+    Returns:
+        `(x / 255 - mean) / std` in float32: a tensor of the Keras backend (symbolic
+        ones too) if `x` is one, otherwise a NumPy array. `x` is not changed.
+
+    Raises:
+        ValueError: If the last axis is not 3 long, or `weights` is not valid, such as
+            a model, which normalises its own input.
+    """
+    if hasattr(weights, "layers"):
+        raise ValueError(
+            "preprocess_input takes a tag or an ImageTransform as weights. Received: "
+            f"the model {getattr(weights, 'name', weights)!r}. A model with a layer "
+            "named `preprocessing` normalises its own input: give it pixels in "
+            "[0, 255]. For one without, name the tag of its weights."
+        )
+    transform = transform_for(weights)
+    mean = np.asarray(transform.mean, dtype="float32")
+    std = np.asarray(transform.std, dtype="float32")
+    is_tensor = isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x)
+    x = keras.ops.cast(x, "float32") if is_tensor else np.asarray(x, dtype="float32")
+    if len(x.shape) < 1 or x.shape[-1] != 3:
+        raise ValueError(
+            "x must have its 3 colour channels on the last axis. Received: shape "
+            f"{tuple(x.shape)}. Move the channel axis there with `np.moveaxis`; repeat "
+            "a grey channel 3 times; drop an alpha channel with `x[..., :3]`."
+        )
+    if is_tensor:
+        return keras.ops.divide(keras.ops.subtract(x / 255.0, mean), std)
+    return (x / 255.0 - mean) / std
+
+
+def decode_predictions(
+    predictions: Any,
+    top: int = 5,
+    *,
+    weights: str | None = None,
+    class_names: Sequence[str] | None = None,
+) -> list[list[tuple[str, str, float]]]:
+    """Name the best classes of each image, as `keras.applications` does.
+
+    Args:
+        predictions: Array or tensor of shape `(batch, classes)`: probabilities, or
+            logits, which come back as they are.
+        top: How many classes to name for each image, at least 1; all of them if there
+            are fewer.
+        weights: Tag of the weights whose classes these are, such as `"cifar10"`.
+            `None` means ImageNet: its 1000 classes, or the 21,843 or 11,221 of
+            ImageNet-21k, by the number of columns.
+        class_names: Instead, for a model of other classes, their names in the order of
+            its outputs.
+
+    Returns:
+        A list per image of tuples `(synset, label, score)`, best first, equal scores
+        in the order of their classes. For classes without WordNet synsets the tuples
+        are `(name, name, score)`.
+
+    Raises:
+        ValueError: If the shape, the number of classes or `top` does not fit, a score
+            is NaN, or there is no such tag.
+    """
+    if keras.ops.is_tensor(predictions):
+        # Cast first: NumPy knows bfloat16 only by an extension.
+        predictions = keras.ops.convert_to_numpy(keras.ops.cast(predictions, "float32"))
+    scores = np.asarray(predictions, dtype="float32")
+    if scores.ndim != 2:
+        raise ValueError(
+            "predictions must have the shape (batch, classes). Received: shape "
+            f"{scores.shape}. For a single image pass predictions[None]."
+        )
+    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or top < 1:
+        raise ValueError(f"top must be a positive integer. Received: top={top!r}.")
+    if weights is not None and class_names is not None:
+        raise ValueError(
+            "weights and class_names exclude each other. Received: both. Pass the one "
+            "that the model was trained with."
+        )
+    if weights is not None:
+        labels = weights_labels(weights)
+        rule = f"predictions must be over the classes of {weights!r}"
+        way_out = f"These weights have {len(labels)} classes."
+    elif class_names is None:
+        known = scores.shape[1] in CLASS_LISTS
+        labels = imagenet_labels(scores.shape[1]) if known else ()
+        rule = (
+            "predictions must be over the classes of ImageNet "
+            f"({', '.join(map(str, CLASS_LISTS))})"
+        )
+        way_out = (
+            'For other weights name their tag, as in weights="cifar10"; for a model '
+            "of other classes pass their names as class_names=[...]."
+        )
+    else:
+        if isinstance(class_names, str):
+            raise ValueError(
+                "class_names must be a sequence of names. Received: the string "
+                f"{class_names!r}. Put it in a list."
+            )
+        labels = tuple((str(name), str(name)) for name in class_names)
+        rule = "predictions must have one column for each name in class_names"
+        way_out = f"Received {len(labels)} names."
+    if scores.shape[1] != len(labels):
+        raise ValueError(f"{rule}. Received: shape {scores.shape}. {way_out}")
+    if np.isnan(scores).any():
+        rows = np.flatnonzero(np.isnan(scores).any(axis=1)).tolist()
+        raise ValueError(
+            f"predictions must be numbers. Received: NaN for image(s) {rows[:10]}. "
+            "Look for NaN in the model's input or in its weights."
+        )
+    # A stable sort of the negated scores leaves ties in the order of the classes.
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
+    return [
+        [(*labels[index], float(row[index])) for index in indices]
+        for row, indices in zip(scores, best, strict=True)
+    ]
+
+
+def imagenet_labels(classes: int = 1000) -> tuple[tuple[str, str], ...]:
+    """Return the classes of ImageNet as tuples `(synset, label)`, in output order.
+
+    The labels are those of `keras.applications`: the first WordNet lemma, with
+    underscores. Several classes can have one label: of the 1000, two are a `crane` and
+    two a `maillot`.
+
+    Args:
+        classes: 1000, 21843 (ImageNet-21k in Google's order) or 11221 (MIIL's part of
+            it).
+
+    Returns:
+        A tuple of tuples `(synset, label)`.
+
+    Raises:
+        ValueError: For another number.
+    """
+    if classes not in CLASS_LISTS:
+        raise ValueError(
+            f"ImageNet comes with {', '.join(map(str, CLASS_LISTS))} classes. "
+            f"Received: {classes}."
+        )
+    return _read_class_list(CLASS_LISTS[classes])
+
+
+def weights_labels(tag: str) -> tuple[tuple[str, str], ...]:
+    """Return the classes of published weights as `imagenet_labels` does.
+
+    Args:
+        tag: A tag of the catalogue.
+
+    Returns:
+        A tuple of tuples `(synset, label)`; `(label, label)` for classes without
+        WordNet synsets, as CIFAR-10's.
+
+    Raises:
+        ValueError: If there is no such tag.
+    """
+    return _read_class_list(labels_of(tag))
+
+
+@functools.cache
+def _read_class_list(name):
+    assets = importlib.resources.files("keras_mixer.catalog").joinpath("assets")
+    text = assets.joinpath(name).read_text(encoding="utf-8")
+    pairs = (line.partition(" ") for line in text.splitlines())
+    return tuple((first, rest or first) for first, _, rest in pairs)
+
+
+def transform_for(weights):
+    """The `ImageTransform` that `load_image` follows, given the same `weights`."""
+    if weights is None:
+        return ImageTransform()
+    if isinstance(weights, ImageTransform):
+        return weights
+    if isinstance(weights, str):
+        return transform_of(weights)
+    layer = preprocessing_layer(weights)
+    if layer is None:
+        raise ValueError(
+            "weights must be None, a tag of the catalogue, an ImageTransform or a "
+            "model with a layer named `preprocessing`. Received: "
+            f"{type(weights).__name__}. For a model built with "
+            "include_preprocessing=False name the tag of its weights."
+        )
+    return ImageTransform(layer.mean, layer.std, layer.interpolation, layer.crop_ratio)
+
+
+def preprocessing_layer(model):
+    """Return a model's layer `preprocessing`, or None for a model without one.
+
+    A fine-tuned model often holds the Mixer as one of its layers: those are searched
+    too.
+    """
+    for layer in getattr(model, "layers", ()):
+        if layer.name == "preprocessing" and hasattr(layer, "crop_ratio"):
+            return layer
+        if (inner := preprocessing_layer(layer)) is not None:
+            return inner
+    return None
+
+
+def _crop_size(size, weights):
+    if size is None and hasattr(weights, "input_shape"):
+        height, width = weights.input_shape[1:3]
+        if height != width:
+            raise ValueError(
+                f"load_image cuts squares. Received: a model for images of {height} x "
+                f"{width} pixels. Pass size and cut the rest yourself."
+            )
+        size = height
+    if size is None:
+        return 224
+    largest = math.isqrt(MAX_PIXELS)
+    try:
+        side = operator.index(size)
+    except TypeError:
+        side = 0
+    if isinstance(size, bool) or not 1 <= side <= largest:
+        raise ValueError(
+            f"size must be a whole number of pixels from 1 to {largest}. "
+            f"Received: size={size!r}."
+        )
+    return side
+
+
+def _evaluation_crop(image, size, transform):
+    """Resize the short side to `size / crop_ratio`, and cut out the centre square.
+
+    The crop alone is computed: the same values, and a strip of 1 x 1,000,000 pixels
+    cannot ask for a resized long side of 256,000,000.
+    """
+    short = math.floor(size / transform.crop_ratio)
+    part, box = [], []
+    for length in image.size:
+        # torchvision's Resize and CenterCrop, with their rounding.
+        resized = int(short * length / min(image.size))
+        start = round((resized - size) / 2)
+        scale = length / resized
+        low, high = start * scale, min((start + size) * scale, length)
+        first, last = 0, length
+        if length > _LONG_SIDE:
+            # The bicubic filter reaches 2 pixels of the coarser grid beyond the crop.
+            reach = 2 * max(scale, 1) + 1
+            first = max(math.floor(low - reach), 0)
+            last = min(math.ceil(high + reach), length)
+        part.append((first, last))
+        box.append((low - first, high - first))
+    (left, right), (top, bottom) = part
+    if (right - left, bottom - top) != image.size:
+        image = image.crop((left, top, right, bottom))
+    (left, right), (top, bottom) = box
+    resampling = _RESAMPLING[transform.interpolation]
+    return image.resize((size, size), resampling, box=(left, top, right, bottom))

@@ -1,0 +1,1 @@
+"""The layers of MLP-Mixer, the named models, and porting files to new ones."""

@@ -1,0 +1,315 @@
+"""MLP-Mixer as Functional Keras models: `MlpMixer` and the named variants."""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from keras_mixer.catalog import ImageTransform
+from keras_mixer.models import layers, network
+from keras_mixer.models.network import VARIANTS
+from keras_mixer.models.port import open_weights
+from keras_mixer.weights import fill
+from keras_mixer.weights.resize import tokens_mlp_dim as fitted_tokens_mlp_dim
+
+
+def MlpMixer(
+    hidden_dim: int,
+    num_blocks: int,
+    tokens_mlp_dim: int,
+    channels_mlp_dim: int,
+    patch_size: int,
+    *,
+    include_top: bool = True,
+    weights: str | os.PathLike[str] | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: Sequence[int] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | Callable[..., Any] | None = "softmax",
+    include_preprocessing: bool = True,
+    name: str = "mlp_mixer",
+    dropout_rate: float = 0.0,
+    stochastic_depth_rate: float = 0.0,
+    approximate_gelu: bool | None = None,
+    resize: str | None = None,
+) -> keras.Model:
+    """Build an MLP-Mixer of any size, as a Functional `keras.Model`.
+
+    Its layers, each of which `model.get_layer(name)` finds: `preprocessing`, `stem`,
+    `tokens`, then for each block i from 0 `block{i}_token_norm`,
+    `block{i}_token_mixing`, `block{i}_token_residual`, `block{i}_channel_norm`,
+    `block{i}_channel_mixing`, `block{i}_channel_residual`, and `pre_head_norm`,
+    `pool`, `head`. Outputs are float32 under every mixed-precision policy.
+
+    Args:
+        hidden_dim: Channels of a token, C in the paper.
+        num_blocks: Number of Mixer blocks.
+        tokens_mlp_dim: Hidden width of the token-mixing MLP, D_S in the paper.
+        channels_mlp_dim: Hidden width of the channel-mixing MLP, D_C in the paper.
+        patch_size: Side of a square patch, in pixels.
+        include_top: Whether to end in the classifier `head`.
+        weights: `None` (random initialisation), a tag of the catalogue
+            (`keras_mixer.list_weights()`), or the path of a weights file
+            (`.pdparams`, `.npz`, `.safetensors`, `.weights.h5`, `.keras`). Weights
+            also decide GELU flavour and preprocessing.
+        input_tensor: A Keras tensor of shape `(batch, height, width, 3)` to build on.
+        input_shape: `(height, width, 3)`; height and width are multiples of
+            `patch_size`. `None` means `(224, 224, 3)`, or the shape of `input_tensor`.
+        pooling: What to return when `include_top=False`: `None` the normalised tokens
+            `(batch, patches, channels)`, `"avg"` or `"max"` their mean or maximum
+            `(batch, channels)`.
+        classes: Number of classes; `None` means as many as the weights have, or 1000.
+            With weights of another number the backbone is loaded, the head is new,
+            and a line says so.
+        classifier_activation: Activation of `head`; `None` returns the logits.
+        include_preprocessing: Whether the model takes pixels in [0, 255] and
+            normalises them itself, by its first layer `preprocessing`. With `False` it
+            takes what `keras_mixer.preprocess_input` returns.
+        name: Name of the model.
+        dropout_rate: Dropout inside the mixing MLPs, in [0, 1).
+        stochastic_depth_rate: Probability of dropping the branches of the last block,
+            in [0, 1); linear from 0 at the first block.
+        approximate_gelu: `True` for the tanh form of GELU, `False` for the exact one,
+            `None` for the one of the weights (exact without weights).
+        resize: How to fit weights of another image size. An image K times larger on
+            each side needs nothing: the token-mixing MLPs become the paper's
+            block-diagonal ones, K^2 times wider, with the same features to begin with.
+            `"interpolate"` fits any other size, approximately, by interpolating the
+            token-mixing kernels over the grid of patches.
+
+    Returns:
+        A `keras.Model`. A new head starts at zero, as in Google's code, so that
+        fine-tuning starts from uniform predictions.
+
+    Raises:
+        ValueError: If an argument is out of range, the image is not a multiple of the
+            patch, the tag is unknown, or the weights do not fit the model.
+
+    Reference:
+        arXiv 2105.01601, section 2 and table 1; initialisers of
+        google-research/vision_transformer, `vit_jax/models_mixer.py`.
+    """
+    for argument, value in [
+        ("hidden_dim", hidden_dim),
+        ("num_blocks", num_blocks),
+        ("tokens_mlp_dim", tokens_mlp_dim),
+        ("channels_mlp_dim", channels_mlp_dim),
+        ("patch_size", patch_size),
+    ]:
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"{argument} must be a positive integer. Received: {argument}={value}."
+            )
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(
+            f'pooling must be None, "avg" or "max". Received: pooling={pooling!r}.'
+        )
+    if classes is not None and (not isinstance(classes, int) or classes < 1):
+        raise ValueError(
+            f"classes must be a positive integer or None. Received: classes={classes}."
+        )
+    if resize not in (None, "interpolate"):
+        raise ValueError(
+            f'resize must be None or "interpolate". Received: resize={resize!r}.'
+        )
+    image_shape = _image_shape(input_shape, input_tensor, patch_size)
+
+    source = None
+    transform = ImageTransform()
+    if weights is not None:
+        source = open_weights(
+            weights,
+            network.variant_name(hidden_dim, num_blocks, channels_mlp_dim, patch_size),
+        )
+        transform = source.transform
+        tokens_mlp_dim = fitted_tokens_mlp_dim(
+            tokens_mlp_dim, source, image_shape, patch_size, resize
+        )
+        if approximate_gelu is None:
+            approximate_gelu = source.approximate_gelu
+        if include_top and classes is None:
+            classes = source.classes
+            if classes is None:
+                raise ValueError(
+                    "Weights without a head need classes=N for a new one, or "
+                    f"include_top=False. Received: weights={source.origin}."
+                )
+
+    with layers.weights_follow(source is not None):
+        model = network.build(
+            hidden_dim,
+            num_blocks,
+            tokens_mlp_dim,
+            channels_mlp_dim,
+            patch_size,
+            images=keras.Input(image_shape, name="images")
+            if input_tensor is None
+            else input_tensor,
+            transform=transform if include_preprocessing else None,
+            pooling="avg" if include_top else pooling,
+            classes=(classes or 1000) if include_top else None,
+            classifier_activation=classifier_activation,
+            name=name,
+            dropout_rate=dropout_rate,
+            stochastic_depth_rate=stochastic_depth_rate,
+            approximate_gelu=bool(approximate_gelu),
+        )
+    if source is not None:
+        report = fill.fill(model, source, resize)
+        if report.new_head:
+            print(
+                f"{source.origin} has {source.classes or 'no'} classes, {name} "
+                f"{classes}: loaded the backbone, the head is new.",
+                file=sys.stderr,
+            )
+    return model
+
+
+def load_weights(
+    model: keras.Model,
+    weights: str | os.PathLike[str],
+    *,
+    resize: str | None = None,
+) -> fill.Report:
+    """Load weights into a model that is already built; all of them, or none.
+
+    Args:
+        model: An MLP-Mixer of this package.
+        weights: What `MlpMixer(weights=...)` takes: a tag or a path.
+        resize: `"interpolate"` to fit weights of another image size approximately.
+
+    Returns:
+        A `keras_mixer.porting.Report`; `print` shows it as a table.
+
+    Raises:
+        ValueError: With every missing, unexpected, misshapen and non-finite tensor, or
+            if the model normalises pixels, or has a GELU, unlike the weights'.
+    """
+    source = open_weights(weights, network.variant_name(*fill.model_sizes(model)))
+    fill.check_constants(model, source)
+    return fill.fill(model, source, resize)
+
+
+def from_name_or_file(model, weights=None):
+    """A named model with those weights, or the model of a `.keras` file.
+
+    Raises:
+        ValueError: If there is no such model or file.
+    """
+    if model in VARIANTS:
+        return globals()[model](weights=weights)
+    if not model.endswith(".keras") or not os.path.exists(model):
+        raise ValueError(
+            f"The model must be one of {', '.join(VARIANTS)}, or the path of a .keras "
+            f"file. Received: {model!r}."
+        )
+    return keras.models.load_model(model)
+
+
+def _image_shape(input_shape, input_tensor, patch_size):
+    if input_tensor is not None:
+        if not isinstance(input_tensor, keras.KerasTensor):
+            raise ValueError(
+                "input_tensor must be a Keras tensor, such as keras.Input(...) "
+                f"returns. Received: {type(input_tensor).__name__}."
+            )
+        if input_shape is not None and tuple(input_shape) != input_tensor.shape[1:]:
+            raise ValueError(
+                "input_shape and the shape of input_tensor must agree. Received: "
+                f"input_shape={tuple(input_shape)}, "
+                f"input_tensor.shape={input_tensor.shape}."
+            )
+        input_shape = input_tensor.shape[1:]
+    elif input_shape is None:
+        # The published size, or one patch where a patch is larger than that.
+        input_shape = (224, 224, 3)
+    input_shape = tuple(input_shape)
+    if len(input_shape) != 3 or not all(
+        isinstance(n, int) and n > 0 for n in input_shape
+    ):
+        raise ValueError(
+            "input_shape must be (height, width, 3) in known, positive numbers, since "
+            "the token-mixing kernels have as many rows as the image has patches. "
+            f"Received: {input_shape}."
+        )
+    if input_shape[2] != 3:
+        raise ValueError(
+            f"Images must have 3 channels, RGB. Received: input_shape={input_shape}. "
+            "Repeat a grey channel three times with keras.ops.repeat(x, 3, axis=-1)."
+        )
+    for image_size in input_shape[:2]:
+        if image_size % patch_size:
+            below = image_size // patch_size * patch_size
+            nearest = [str(n) for n in (below, below + patch_size) if n]
+            raise ValueError(
+                "image_size must be a multiple of patch_size. Received: "
+                f"image_size={image_size}, patch_size={patch_size}. "
+                f"The nearest that work: {' and '.join(nearest)}."
+            )
+    return input_shape
+
+
+def _named(variant_name: str) -> Callable[..., keras.Model]:
+    variant = VARIANTS[variant_name]
+    default_shape = (variant.image_size, variant.image_size, 3)
+    sizes = dataclasses.asdict(variant)
+    del sizes["image_size"]
+
+    def build(
+        *,
+        include_top: bool = True,
+        weights: str | os.PathLike[str] | None = None,
+        input_tensor: keras.KerasTensor | None = None,
+        input_shape: Sequence[int] | None = None,
+        pooling: str | None = None,
+        classes: int | None = None,
+        classifier_activation: str | Callable[..., Any] | None = "softmax",
+        include_preprocessing: bool = True,
+        name: str = variant_name,
+        dropout_rate: float = 0.0,
+        stochastic_depth_rate: float = 0.0,
+        approximate_gelu: bool | None = None,
+        resize: str | None = None,
+    ) -> keras.Model:
+        if input_shape is None and input_tensor is None:
+            input_shape = default_shape
+        return MlpMixer(
+            **sizes,
+            include_top=include_top,
+            weights=weights,
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            include_preprocessing=include_preprocessing,
+            name=name,
+            dropout_rate=dropout_rate,
+            stochastic_depth_rate=stochastic_depth_rate,
+            approximate_gelu=approximate_gelu,
+            resize=resize,
+        )
+
+    build.__name__ = build.__qualname__ = variant_name
+    build.__doc__ = f"""Build {variant_name}: {variant.num_blocks} blocks, patch size \
+{variant.patch_size}, {variant.hidden_dim} channels.
+
+    The arguments, the result and the errors are those of `keras_mixer.MlpMixer`;
+    `input_shape` defaults to `{default_shape}`.
+    """
+    return build
+
+
+MlpMixerS32 = _named("MlpMixerS32")
+MlpMixerS16 = _named("MlpMixerS16")
+MlpMixerS8 = _named("MlpMixerS8")
+MlpMixerB32 = _named("MlpMixerB32")
+MlpMixerB16 = _named("MlpMixerB16")
+MlpMixerL32 = _named("MlpMixerL32")
+MlpMixerL16 = _named("MlpMixerL16")
+MlpMixerH14 = _named("MlpMixerH14")
+MlpMixerNano4 = _named("MlpMixerNano4")

@@ -1,0 +1,1 @@
+"""File formats of weights, each read and written without running anything."""

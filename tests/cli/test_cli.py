@@ -1,0 +1,170 @@
+"""The keras-mixer program, run as a user runs it."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+import skimage.data
+from tiny import IMAGE_SIZE, build_tiny, randomize
+
+from keras_mixer import cli
+from keras_mixer.models import port
+from keras_mixer.weights import fill
+
+PROGRAM = pathlib.Path(sys.executable).with_name("keras-mixer")
+
+
+def keras_mixer_program(*arguments):
+    return subprocess.run(
+        [PROGRAM, *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def fails_with_one_line(result):
+    assert result.returncode == 1
+    assert not result.stdout
+    assert result.stderr.count("\n") == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, its weights, its labels and three images, one of them broken."""
+    folder = tmp_path_factory.mktemp("cli")
+    model = randomize(build_tiny())
+    model.save(folder / "model.keras")
+    model.save_weights(folder / "tiny.weights.h5")
+    (folder / "labels.txt").write_text("\n".join("abcdefghijk") + "\n")
+    for name in ("astronaut", "chelsea"):
+        PIL.Image.fromarray(getattr(skimage.data, name)()).save(folder / f"{name}.jpg")
+    whole = (folder / "chelsea.jpg").read_bytes()
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def test_predict_prints_a_table_of_labels_and_scores(folder):
+    result = keras_mixer_program(
+        "predict",
+        folder / "astronaut.jpg",
+        folder / "chelsea.jpg",
+        f"--model={folder}/model.keras",
+        "--top_k=2",
+    )
+    assert result.returncode == 0
+    assert not result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"{folder}/astronaut.jpg"
+    assert lines[3] == f"{folder}/chelsea.jpg"
+    score, label = lines[1].split()
+    assert label in "abcdefghijk"
+    assert 0 < float(score.rstrip("%")) <= 100
+    assert len(lines) == 6
+
+
+def test_predict_names_a_broken_image_and_labels_the_others(folder):
+    import keras
+
+    import keras_mixer
+
+    result = keras_mixer_program(
+        "predict",
+        folder / "cut.jpg",
+        folder / "chelsea.jpg",
+        f"--model={folder}/model.keras",
+        "--json",
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "cut.jpg" in result.stderr
+    [answer] = json.loads(result.stdout)
+    assert answer["image"] == f"{folder}/chelsea.jpg"
+    model = keras.models.load_model(folder / "model.keras")
+    image = keras_mixer.load_image(folder / "chelsea.jpg", weights=model)
+    assert image.shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
+    expected = np.sort(np.asarray(model(image[None]))[0])[::-1][:5]
+    scores = [guess["score"] for guess in answer["predictions"]]
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_port_prints_where_each_tensor_went_and_verifies(folder):
+    out = folder / "new" / "out.pdparams"
+    result = keras_mixer_program("port", folder / "tiny.weights.h5", out, "--verify")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split() == ["source", "target", "shape", "how,", "CRC-32"]
+    assert lines[1].split()[:2] == ["stem/kernel", "stem/kernel"]
+    assert "(4, 4, 3, 10)" in lines[1]
+    assert f"Wrote {out}" in lines
+    digest = [line for line in lines if line.startswith("Logits on the fixed image")]
+    again = keras_mixer_program("port", out, folder / "back.keras", "--verify")
+    assert digest[0] in again.stdout.splitlines()
+    assert "backbone" not in again.stdout
+    back, _ = port.port(folder / "back.keras")
+    first, _ = port.port(folder / "tiny.weights.h5")
+    for a, b in zip(first.get_weights(), back.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert fill.model_sizes(back) == (10, 2, 7, 4)
+
+
+def test_port_refuses_another_model_and_writes_nothing(folder):
+    out = folder / "nano.weights.h5"
+    result = keras_mixer_program(
+        "port", folder / "tiny.weights.h5", out, "--model=MlpMixerNano4"
+    )
+    line = fails_with_one_line(result)
+    assert "nothing was assigned" in line
+    assert "misshapen: stem/kernel (4, 4, 3, 10)" in line
+    assert not out.exists()
+
+
+def test_weights_lists_the_catalogue():
+    result = keras_mixer_program("weights", "--model=MlpMixerL16")
+    assert result.returncode == 0
+    assert "imagenet_google" in result.stdout
+    assert "72.06" in result.stdout
+    assert "MlpMixerB16" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pedict"], "must be one of predict, port, weights, train, evaluate"),
+        (["predict"], "at least one image"),
+        (["predict", "a.jpg", "--model=MlpMixer"], "must be one of MlpMixerS32"),
+        (["predict", "a.jpg", "--weights=imagnet"], "tags of MlpMixerB16: imagenet,"),
+        (["predict", "--topk=1"], "Unknown command line flag 'topk'"),
+        (["port", "a.pdparams"], "takes two files"),
+        (["port", "a.pdparams", "b.h6"], "OUT must end in one of .pdparams"),
+        (["port", "nowhere.npz", "b.npz"], "nowhere.npz"),
+        (["weights", "--fetch=imagnet"], "one of imagenet,"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_arguments_end_in_one_line(arguments, words):
+    assert words in fails_with_one_line(keras_mixer_program(*arguments))
+
+
+def test_without_the_network_predict_says_where_the_file_can_go(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", "http://127.0.0.1:9")
+    result = keras_mixer_program("predict", "a.jpg")
+    assert result.returncode == 1
+    line = result.stderr.splitlines()[-1]
+    assert "Cannot fetch http://127.0.0.1:9/vision_transformers/mlp_mixer/" in line
+    assert f"{tmp_path}/models/keras_mixer/MlpMixerB16-imagenet.pdparams" in line
+    assert "KERAS_MIXER_WEIGHTS_URL" in line
+
+
+def test_help_explains_the_program_and_each_verb(capsys):
+    result = keras_mixer_program("--help")
+    assert result.returncode == 0
+    for verb in cli.VERBS:
+        assert verb in result.stdout
+    result = keras_mixer_program("port", "--help")
+    assert "keras-mixer port mlp-mixer_b16_224.pdparams b16.weights.h5" in result.stdout
+    assert "--[no]verify" in result.stdout

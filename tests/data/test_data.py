@@ -1,0 +1,396 @@
+"""Sources, splits, and the batches made of them."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from keras_mixer.catalog import ImageTransform
+from keras_mixer.data import batches, sources, tfds_sources
+from keras_mixer.data.splits import IndexedSplit
+from keras_mixer.images.preprocess import load_image
+
+WHOLE = ImageTransform(crop_ratio=1.0)
+AUGMENTED = batches.Augmentation(
+    crop_scale=0.5,
+    flip=True,
+    shift=0.1,
+    rotation=10,
+    rand_augment_layers=1,
+    mixup=0.2,
+    cutmix=1.0,
+    label_smoothing=0.1,
+)
+
+
+def write_images(folder, count, *, value, suffix=".png", size=(24, 18)):
+    """Write images of noise around a grey value; each differs from the others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(value)
+    for number in range(count):
+        pixels = rng.integers(value - 20, value + 20, (size[1], size[0], 3))
+        Image.fromarray(pixels.astype("uint8")).save(folder / f"{number:03}{suffix}")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twenty dark and forty bright images, in class folders."""
+    write_images(tmp_path / "pictures/dark", 20, value=50)
+    write_images(tmp_path / "pictures/bright", 40, value=200, suffix=".jpg")
+    return tmp_path / "pictures"
+
+
+def training_batches(split, config=AUGMENTED, *, first_step=0, count=6, **kwargs):
+    stream = batches.training_batches(
+        split, config, WHOLE, (8, 12), 2, 8, split.size // 8, 7, first_step, **kwargs
+    )
+    return list(itertools.islice(stream.as_numpy_iterator(), count))
+
+
+def assert_same(these, those):
+    for mine, other in zip(these, those, strict=True):
+        for a, b in zip(mine, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_digits_are_scikit_learns_scans_split_by_class():
+    source = sources.open_source("digits")
+    sizes = {name: split.size for name, split in source.splits.items()}
+    assert sum(sizes.values()) == 1797
+    assert sizes == {"train": 1295, "val": 143, "test": 359}
+    assert source.class_names == tuple("0123456789")
+    for split in source.splits.values():
+        counts = np.bincount(split.labels)
+        assert counts.max() - counts.min() <= 7
+        assert split.images.dtype == "uint8"
+        assert split.images.max() == 255
+        np.testing.assert_array_equal(split.images[..., 0], split.images[..., 2])
+
+
+def test_folder_is_split_by_class_the_same_way_each_time(folder):
+    first, second = (sources.open_source(f"folder:{folder}") for _ in range(2))
+    assert first.class_names == ("bright", "dark")
+    paths = [set(split.images) for split in first.splits.values()]
+    assert sum(len(part) for part in paths) == len(set.union(*paths)) == 60
+    assert np.bincount(first.splits["test"].labels).tolist() == [4, 2]
+    assert np.bincount(first.splits["val"].labels).tolist() == [4, 2]
+    for name, split in first.splits.items():
+        np.testing.assert_array_equal(split.images, second.splits[name].images)
+        for path, label in zip(split.images, split.labels, strict=True):
+            assert f"/{first.class_names[label]}/" in path
+
+
+def test_folder_with_splits_keeps_them(folder, tmp_path):
+    for name, count in [("train", 10), ("validation", 3), ("test", 4)]:
+        for label, value in [("a", 60), ("b", 190)]:
+            write_images(tmp_path / "split" / name / label, count, value=value)
+    source = sources.open_source(f"folder:{tmp_path / 'split'}")
+    sizes = {name: split.size for name, split in source.splits.items()}
+    assert sizes == {"train": 20, "val": 6, "test": 8}
+    assert all("/test/" in path for path in source.splits["test"].images)
+
+
+def test_folder_holds_out_nothing_at_val_fraction_zero(folder):
+    source = sources.open_source(f"folder:{folder}", val_fraction=0)
+    assert set(source.splits) == {"train", "test"}
+    assert source.splits["train"].size == 54
+
+
+def test_folder_skips_and_lists_unreadable_images(tmp_path):
+    write_images(tmp_path / "a", 150, value=60)
+    write_images(tmp_path / "b", 150, value=190)
+    (tmp_path / "a/000.png").write_bytes(b"not an image")
+    whole = (tmp_path / "b/001.png").read_bytes()
+    (tmp_path / "b/001.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "b/notes.txt").write_text("no image, and not meant to be one")
+    source = sources.open_source(f"folder:{tmp_path}")
+    assert sum(split.size for split in source.splits.values()) == 298
+    (note,) = source.notes
+    assert note.startswith("Skipped 2 of 300 images")
+    assert "a/000.png" in note
+    assert "b/001.png" in note
+
+
+def test_folder_refuses_over_one_percent_unreadable(folder):
+    (folder / "dark/new.webp").write_bytes(b"RIFF")
+    with pytest.raises(ValueError, match=r"At most 1%.*Received: 1 of 61: .*new\.webp"):
+        sources.open_source(f"folder:{folder}")
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda path: None, "There must be a folder"),
+        (lambda path: path.mkdir(), "at least two classes.*Received: 0 folders"),
+        (
+            lambda path: write_images(path / "only", 3, value=60),
+            "at least two classes.*Received: 1 folder",
+        ),
+        (
+            lambda path: [(path / name).mkdir(parents=True) for name in "ab"],
+            "must have images in it. Received: none",
+        ),
+        (
+            lambda path: [write_images(path / "a", 9, value=60), (path / "b").mkdir()],
+            "Every class must have an image. Received: none in .*b",
+        ),
+        (
+            lambda path: [
+                write_images(path / split / label, 3, value=60)
+                for split, label in zip(
+                    ["train", "train", "test", "test"], "abac", strict=True
+                )
+            ],
+            "Every class must have a folder in .*train. Received: c",
+        ),
+    ],
+    ids=["missing", "empty", "one class", "no images", "an empty class", "new class"],
+)
+def test_folder_refuses_what_cannot_be_trained_on(tmp_path, make, words):
+    path = tmp_path / "pictures"
+    make(path)
+    with pytest.raises(ValueError, match=words):
+        sources.open_source(f"folder:{path}")
+
+
+def test_tfds_splits_a_builder_of_image_folders(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    for name, count in [("train", 10), ("test", 4)]:
+        for label, value in [("a", 60), ("b", 190)]:
+            write_images(tmp_path / name / label, count, value=value, suffix=".jpg")
+    builder = tfds.folder_dataset.ImageFolder(str(tmp_path))
+    source = tfds_sources.source_of(builder, "mine", 0, {})
+    sizes = {name: split.size for name, split in source.splits.items()}
+    assert sizes == {"train": 20, "test": 8}
+    assert source.class_names == ("a", "b")
+    stream = batches.evaluation_batches(source.splits["test"], WHOLE, (8, 8), 2, 8)
+    ((images, one_hot, _),) = stream.as_numpy_iterator()
+    bright = images.mean((1, 2, 3)) > 128
+    np.testing.assert_array_equal(one_hot.argmax(-1), bright)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A TensorFlow Dataset prepared from arrays: its name and folder."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class GreySquares(tfds.core.GeneratorBasedBuilder):
+        """Squares of three greys."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3)),
+                "label": tfds.features.ClassLabel(names=["black", "grey", "white"]),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(features),
+                supervised_keys=("image", "label"),
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._examples(60), "validation": self._examples(9)}
+
+        def _examples(self, count):
+            for number in range(count):
+                grey = [10, 120, 240][number % 3] + number % 10
+                image = np.full((12 + number % 5, 12, 3), grey, "uint8")
+                yield number, {"image": image, "label": number % 3}
+
+        _generate_examples = _examples
+
+    folder = str(tmp_path_factory.mktemp("tfds"))
+    tfds.builder("grey_squares", data_dir=folder).download_and_prepare()
+    return "grey_squares", folder
+
+
+def test_tfds_uses_validation_to_test_on_and_cuts_val_off_train(prepared):
+    name, folder = prepared
+    source = sources.open_source(name, data_dir=folder)
+    names = {name: (split.name, split.size) for name, split in source.splits.items()}
+    assert names == {
+        "train": ("train[:54]", 54),
+        "val": ("train[54:60]", 6),
+        "test": ("validation", 9),
+    }
+    assert source.class_names == ("black", "grey", "white")
+
+
+def test_tfds_batches_can_start_at_any_step(prepared):
+    name, folder = prepared
+    split = sources.open_source(name, data_dir=folder).splits["train"]
+
+    def some(first_step, count):
+        stream = batches.training_batches(
+            split, AUGMENTED, WHOLE, (8, 8), 3, 10, 5, 7, first_step
+        )
+        return list(itertools.islice(stream.as_numpy_iterator(), count))
+
+    uninterrupted = some(0, 12)
+    assert_same(some(7, 5), uninterrupted[7:])
+    first, second = (
+        [label.tobytes() for _, labels in half for label in labels]
+        for half in (uninterrupted[:5], uninterrupted[5:10])
+    )
+    assert first != second
+
+
+def test_tfds_takes_splits_in_its_own_syntax(prepared):
+    name, folder = prepared
+    splits = {"train": "train[:50%]", "val": "train[50%:60%]", "test": "train[60%:]"}
+    source = sources.open_source(name, data_dir=folder, splits=splits)
+    sizes = {name: split.size for name, split in source.splits.items()}
+    assert sizes == {"train": 30, "val": 6, "test": 24}
+    _, split = sources.open_split(name, "train[:10%]", folder)
+    assert split.size == 6
+    with pytest.raises(ValueError, match="There must be a val split"):
+        sources.open_source(name, data_dir=folder, splits={"train": "train[:50%]"})
+    with pytest.raises(ValueError, match="of grey_squares's splits train, validation"):
+        sources.open_source(name, data_dir=folder, splits={"test": "nowhere"})
+
+
+def test_tfds_mock_gives_batches(prepared):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    name, folder = prepared
+    with tfds.testing.mock_data(num_examples=9, data_dir=folder):
+        split = sources.open_source(name, data_dir=folder).splits["test"]
+        stream = batches.evaluation_batches(split, WHOLE, (8, 8), 3, 9)
+        images, one_hot, _ = next(stream.as_numpy_iterator())
+    assert images.shape == (9, 8, 8, 3)
+    np.testing.assert_array_equal(one_hot.sum(-1), 1)
+
+
+def test_tfds_names_what_is_not_a_data_set():
+    with pytest.raises(ValueError, match=r"digits, folder:PATH.*'no_such_data_set'"):
+        sources.open_source("no_such_data_set")
+
+
+def test_source_refuses_tfds_arguments_for_other_data():
+    with pytest.raises(ValueError, match="are for TensorFlow Datasets"):
+        sources.open_source("digits", splits={"train": "train[:50%]"})
+    with pytest.raises(ValueError, match=r"val_fraction must be in \[0, 1\)"):
+        sources.open_source("digits", val_fraction=1.5)
+
+
+def test_open_split_names_the_splits_there_are(folder):
+    source, split = sources.open_split(f"folder:{folder}", "val")
+    assert split is source.splits["val"]
+    with pytest.raises(ValueError, match=r"train, test, val. Received: split=valid"):
+        sources.open_split("digits", "valid")
+
+
+def test_training_batches_are_images_and_label_shares(folder):
+    split = sources.open_source(f"folder:{folder}").splits["train"]
+    for images, labels in training_batches(split):
+        assert images.shape == (8, 8, 12, 3)
+        assert labels.shape == (8, 2)
+        assert images.dtype == labels.dtype == "float32"
+        assert images.min() >= 0
+        assert images.max() <= 255
+        np.testing.assert_allclose(labels.sum(-1), 1, rtol=1e-5)
+
+
+def test_training_batches_can_start_at_any_step(folder):
+    split = sources.open_source(f"folder:{folder}").splits["train"]
+    assert split.size // 8 == 6
+    uninterrupted = training_batches(split, count=16)
+    for first_step in (1, 6, 11):
+        resumed = training_batches(split, first_step=first_step, count=5)
+        assert_same(resumed, uninterrupted[first_step : first_step + 5])
+
+
+def test_training_batches_go_through_all_examples_in_a_new_order_each_epoch(folder):
+    split = sources.open_source(f"folder:{folder}").splits["train"].take(np.arange(48))
+    plain = batches.Augmentation()
+    stream = training_batches(split, plain, count=12)
+    epochs = [
+        [image.tobytes() for images, _ in half for image in images]
+        for half in (stream[:6], stream[6:])
+    ]
+    assert len(set(epochs[0])) == 48
+    assert set(epochs[0]) == set(epochs[1])
+    assert epochs[0] != epochs[1]
+
+
+def test_training_batches_of_workers_make_up_the_global_batch(folder):
+    split = sources.open_source(f"folder:{folder}").splits["train"]
+    config = batches.Augmentation(crop_scale=0.5, flip=True, rand_augment_layers=1)
+    whole = training_batches(split, config)
+    parts = [
+        training_batches(split, config, worker=worker, num_workers=2)
+        for worker in range(2)
+    ]
+    joined = [
+        tuple(np.concatenate(pair) for pair in zip(*shares, strict=True))
+        for shares in zip(*parts, strict=True)
+    ]
+    assert_same(joined, whole)
+
+
+def test_training_batches_differ_by_seed(folder):
+    split = sources.open_source(f"folder:{folder}").splits["train"]
+    one, other = (
+        next(
+            batches.training_batches(
+                split, AUGMENTED, WHOLE, (8, 12), 2, 8, 6, seed
+            ).as_numpy_iterator()
+        )
+        for seed in (1, 2)
+    )
+    assert np.abs(one[0] - other[0]).mean() > 1
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_evaluation_batches_have_each_example_once(num_workers):
+    split = sources.open_source("digits").splits["test"]
+    parts = [
+        list(
+            batches.evaluation_batches(
+                split, WHOLE, (8, 8), 10, 63, worker, num_workers
+            ).as_numpy_iterator()
+        )
+        for worker in range(num_workers)
+    ]
+    assert {len(part) for part in parts} == {math.ceil(359 / 63)}
+    counted = np.zeros(10)
+    for images, one_hot, weights in itertools.chain(*parts):
+        assert images.shape == (63 // num_workers, 8, 8, 3)
+        counted += one_hot[weights > 0].sum(0)
+        # The mean over the rows of all batches is the mean over the examples.
+        assert set(np.unique(weights)) <= {0, np.float32(6 * 63 / 359)}
+    np.testing.assert_array_equal(counted, np.bincount(split.labels))
+
+
+@pytest.mark.parametrize("size", [(500, 375), (333, 500), (40, 30)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_evaluation_crop_agrees_with_load_image(tmp_path, size, interpolation):
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 255, (size[1] // 8, size[0] // 8, 3), "uint8")
+    image = Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+    image.save(tmp_path / "image.png")
+    transform = ImageTransform(interpolation=interpolation)
+    expected = load_image(tmp_path / "image.png", 64, weights=transform)
+    crop = batches.evaluation_crop(transform, np.asarray(image), (64, 64)).numpy()
+    assert np.abs(crop - expected).mean() < 0.3
+
+
+def test_evaluation_crop_covers_a_model_that_is_not_square():
+    image = np.zeros((40, 60, 3), "uint8")
+    image[:, 20:40] = 255
+    crop = batches.evaluation_crop(WHOLE, image, (20, 10)).numpy()
+    assert crop.shape == (20, 10, 3)
+    # The filter reaches into the black beside the middle third.
+    np.testing.assert_array_equal(crop[:, 1:-1], 255)
+    assert crop.min() > 230
+
+
+def test_labels_out_of_range_are_refused():
+    split = IndexedSplit(np.zeros((4, 8, 8, 3), "uint8"), np.arange(4))
+    stream = batches.evaluation_batches(split, WHOLE, (8, 8), 3, 4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"must be in \[0, 3\)"):
+        list(stream)

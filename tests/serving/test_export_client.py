@@ -1,0 +1,221 @@
+"""The programs that ask a server: the client and the load test; and the exporter."""
+
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import serving_client
+from serving_support import EXPORT, LABELS, random_model
+
+from keras_mixer.serving import publishing
+
+
+def run(program, *arguments, stdin=None):
+    return subprocess.run(
+        [sys.executable, EXPORT / program, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+    )
+
+
+def refused(finished):
+    """Return the one line on standard error of a program that refused."""
+    assert finished.returncode == 1, finished.stdout
+    assert finished.stdout == b""
+    line = finished.stderr.decode()
+    assert line.count("\n") == 1, line
+    return line
+
+
+@pytest.fixture(scope="module")
+def folder(files, tmp_path_factory):
+    """Images in a folder and one within it, an image that is none, and a text."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "more").mkdir()
+    for i, (name, file) in enumerate(files.items()):
+        place = folder / "more" if i % 2 else folder
+        suffix = ".png" if file[:4] == b"\x89PNG" else ".JPG"
+        (place / f"{name}{suffix}").write_bytes(file)
+    (folder / "broken.jpeg").write_bytes(b"not an image")
+    (folder / "notes.txt").write_text("no image either")
+    return folder
+
+
+@pytest.fixture(params=["http", "grpc"])
+def url(request, local_server):
+    if request.param == "http":
+        return local_server.model_url
+    return f"grpc://{local_server.grpc}/v1/models/mixer"
+
+
+def test_client_prints_a_table(folder, url):
+    finished = run("client.py", folder, f"--url={url}", "--batch_size=2")
+    assert finished.returncode == 0, finished.stderr
+    lines = finished.stdout.decode().splitlines()
+    assert len(lines) == 7
+    names = [str(path) for path in folder.rglob("*.*") if path.suffix != ".txt"]
+    assert [line.split()[0] for line in lines] == sorted(names)
+    for line in lines:
+        if "broken" in line:
+            assert line.endswith("not a JPEG or PNG image that can be read")
+        else:
+            assert line.split()[1] in LABELS
+            assert line.count("%") == 3
+
+
+def test_client_prints_json_of_files_and_standard_input(folder, files, url, exported):
+    flags = (f"--url={url}", "--json", "--concurrency=3", "--batch_size=1")
+    path = folder / "astronaut.JPG"
+    finished = run("client.py", "-", path, *flags, stdin=files["cat"])
+    assert finished.returncode == 0, finished.stderr
+    from_stdin, from_file = json.loads(finished.stdout)
+    assert (from_stdin["file"], from_file["file"]) == ("-", str(path))
+    local = serving_client.connect(url, 60).predict([files["cat"], files["astronaut"]])
+    for found, expected in zip((from_stdin, from_file), local, strict=True):
+        assert found["valid"] is True
+        assert found["top_k_labels"] == expected["top_k_labels"]
+        np.testing.assert_allclose(
+            found["top_k_scores"], expected["top_k_scores"], atol=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ([], "Usage: client.py"),
+        (["none.jpg"], "No such file or directory: 'none.jpg'"),
+        ([EXPORT / "tf_serving"], "has no JPEG or PNG files"),
+        (["--url=mixer", EXPORT / "README.md"], "The URL of a model is http"),
+        (["--url=http://127.0.0.1:9/v1/models/m", "--retries=1"], "cannot be reached"),
+        (["--url=grpc://127.0.0.1:9/v1/models/m", "--retries=0"], "UNAVAILABLE"),
+        (["--url={url}/versions/99"], "404: Servable not found for request: Specific"),
+        (["--url={url}/labels/nope"], "400: Unrecognized servable version label"),
+        (["--url={server}/nowhere/v1/models/m"], "The URL of a model is http"),
+    ],
+)
+def test_client_says_in_a_line_what_is_wrong(folder, local_server, arguments, sentence):
+    arguments = [
+        str(a).format(url=local_server.model_url, server=local_server.url)
+        for a in arguments
+    ]
+    if arguments and arguments[-1].startswith("-"):
+        arguments.append(folder / "astronaut.JPG")
+    assert sentence in refused(run("client.py", *arguments))
+
+
+class Flaky:
+    """Fails a number of times, then answers."""
+
+    def __init__(self, failures, try_again):
+        self.failures = failures
+        self.try_again = try_again
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        if self.calls <= self.failures:
+            raise serving_client.ServerError("busy", self.try_again)
+        return "answer"
+
+
+def test_with_retries_tries_again_longer_each_time(monkeypatch):
+    waits = []
+    monkeypatch.setattr(serving_client.time, "sleep", waits.append)
+    assert serving_client.with_retries(Flaky(3, True), 3) == "answer"
+    assert waits == [0.2, 0.4, 0.8]
+    call = Flaky(4, True)
+    with pytest.raises(serving_client.ServerError, match="busy"):
+        serving_client.with_retries(call, 3)
+    assert call.calls == 4
+
+
+def test_with_retries_does_not_repeat_what_is_wrong():
+    call = Flaky(1, False)
+    with pytest.raises(serving_client.ServerError, match="busy"):
+        serving_client.with_retries(call, 3)
+    assert call.calls == 1
+
+
+def test_client_of_rest_needs_no_tensorflow(folder, local_server):
+    program = """
+import runpy, sys
+sys.modules["tensorflow"] = sys.modules["grpc"] = sys.modules["keras"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    arguments = ["client.py", folder / "astronaut.JPG"]
+    finished = subprocess.run(
+        [sys.executable, "-c", program, *arguments, f"--url={local_server.model_url}"],
+        cwd=EXPORT,
+        env=os.environ | {"PYTHONPATH": str(EXPORT)},
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "astronaut" in finished.stdout
+
+
+def test_load_test_prints_a_table(folder, local_server):
+    images = [folder / "astronaut.JPG", folder / "china.JPG"]
+    flags = (f"--url={local_server.model_url}", "--seconds=1.5", "--broken=0.3")
+    finished = run("load_test.py", *images, *flags, "--connections=4")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    text = finished.stdout.decode()
+    assert "images, " in text and "p99" in text
+    assert "wrong: 0" in text and "failed: 0" in text
+
+
+def test_load_test_finds_wrong_answers(folder, local_server):
+    """With a tolerance below that of the arithmetic, answers do differ."""
+    flags = (f"--url={local_server.model_url}", "--seconds=2", "--tolerance=-1")
+    finished = run("load_test.py", folder / "astronaut.JPG", *flags, "--json")
+    assert finished.returncode == 1
+    report = json.loads(finished.stdout)
+    ((sentence, count),) = report["wrong"].items()
+    assert sentence == f"another answer for {folder / 'astronaut.JPG'}"
+    assert count == report["images"] > 0
+
+
+def test_load_test_says_in_a_line_what_is_wrong(folder, local_server):
+    assert "Usage: load_test.py" in refused(run("load_test.py"))
+    finished = run(
+        "load_test.py", folder / "broken.jpeg", f"--url={local_server.model_url}"
+    )
+    assert "not an image that the server can read" in refused(finished)
+
+
+def test_export_program_exports(tmp_path, files):
+    random_model().save(tmp_path / "model.keras")
+    (tmp_path / "labels.txt").write_text("\n".join(LABELS), encoding="utf-8")
+    arguments = [tmp_path / "model.keras", tmp_path / "mixer", "--top_k=2"]
+    arguments += [f"--labels={tmp_path / 'labels.txt'}", "--batch_sizes=1,4"]
+    arguments += ["--precision=bfloat16", "--features", "--verify", "--keep=3"]
+    finished = run("export_saved_model.py", *arguments)
+    assert finished.returncode == 0, finished.stderr
+    *progress, path = finished.stdout.decode().splitlines()
+    assert path == str(tmp_path / "mixer" / "1")
+    assert [line.split()[0] for line in progress] == ["Tracing", "Writing", "Verifying"]
+    card = json.loads((tmp_path / "mixer" / "1" / "keras_mixer.json").read_text())
+    assert (card["precision"], card["top_k"]) == ("bfloat16", 2)
+    assert "features" in card["signatures"]
+    parameters = (tmp_path / "mixer" / "1" / "batching_params.pbtxt").read_text()
+    assert "max_batch_size { value: 4 }" in parameters
+
+
+def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
+    keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)]).save(
+        tmp_path / "dense.keras"
+    )
+    (tmp_path / "junk.keras").write_bytes(b"junk")
+    for arguments, sentence in [
+        ([], "Usage: export_saved_model.py"),
+        (["none.keras", tmp_path / "m"], "none.keras"),
+        ([tmp_path / "junk.keras", tmp_path / "m"], "junk.keras"),
+        ([tmp_path / "dense.keras", tmp_path / "m"], "(batch, height, width, 3)"),
+    ]:
+        assert sentence in refused(run("export_saved_model.py", *arguments))
+    assert publishing.versions(tmp_path / "m") == []

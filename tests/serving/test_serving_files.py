@@ -1,0 +1,185 @@
+"""`export_saved_model`: what lies beside the graph, versions, and precision."""
+
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from serving_support import (
+    IMAGE_SIZE,
+    LABELS,
+    crops,
+    random_model,
+    run_signature,
+    signatures_of,
+)
+from tensorflow_serving.apis import prediction_log_pb2
+
+from keras_mixer.serving import export, warm_up
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model()
+
+
+@pytest.fixture(scope="module")
+def version(exported):
+    return exported / "1"
+
+
+@pytest.fixture(scope="module")
+def signatures(version):
+    return signatures_of(version)
+
+
+def test_export_saved_model_writes_labels(version):
+    assert (version / "assets" / "labels.txt").read_text().splitlines() == LABELS
+
+
+def test_export_saved_model_reads_labels_from_a_file(tmp_path, model, files):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+    path = export.export_saved_model(model, tmp_path / "m", labels=labels, top_k=7)
+    signature = signatures_of(path)["serving_default"]
+    answer = run_signature(signature, image_bytes=[files["cat"]])
+    assert {label.decode() for label in answer["top_k_labels"].flat} == set(LABELS)
+
+
+def test_export_saved_model_knows_the_imagenet_labels(tmp_path):
+    model = random_model(classes=1000)
+    path = export.export_saved_model(model, tmp_path, labels="imagenet")
+    labels = (path / "assets" / "labels.txt").read_text().splitlines()
+    assert len(labels) == 1000
+    assert labels[285] == "Egyptian_cat"
+
+
+def test_export_saved_model_says_what_it_was(version):
+    card = json.loads((version / "keras_mixer.json").read_text())
+    digest = card["weights"].pop("sha256")
+    assert len(digest) == 64
+    assert card["weights"] == {"tag": None}
+    assert card["versions"].keys() == {"keras-mixer", "keras", "tensorflow", "python"}
+    assert card["versions"]["tensorflow"] == tf.__version__
+    del card["versions"], card["created"]
+    assert card == {
+        "model": "mlp_mixer",
+        "parameters": random_model().count_params(),
+        "precision": "float32",
+        "image_size": IMAGE_SIZE,
+        "preprocessing": {
+            "mean": [0.5] * 3,
+            "std": [0.5] * 3,
+            "interpolation": "bicubic",
+            "crop_ratio": 0.875,
+        },
+        "classes": 7,
+        "weights": {"tag": None},
+        "top_k": 3,
+        "signatures": ["classify", "features", "images", "serving_default"],
+    }
+
+
+def test_export_saved_model_writes_warm_up_requests(version, signatures):
+    path = str(version / warm_up.RECORDS)
+    seen = set()
+    for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        assert log.WhichOneof("log_type") == "predict_log"
+        request = log.predict_log.request
+        ((name, tensor),) = request.inputs.items()
+        value = tf.make_ndarray(tensor)
+        signature = signatures[request.model_spec.signature_name]
+        answer = run_signature(signature, **{name: value})
+        assert answer.get("valid", np.True_).all()
+        assert answer.get("scores", np.ones(1)).any()
+        seen.add((request.model_spec.signature_name, len(value)))
+    assert seen == {
+        (name, size)
+        for name in ("serving_default", "images", "classify", "features")
+        for size in (1, 2, 4, 8, 16, 32)
+    }
+    # Also for large images: a record is a file, not the pixels.
+    assert os.path.getsize(path) < 1_000_000
+
+
+def test_export_saved_model_keeps_versions(tmp_path, model):
+    for expected in (1, 2, 3):
+        path = export.export_saved_model(model, tmp_path, keep=2)
+        assert path == tmp_path / str(expected)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["2", "3"]
+
+
+def test_export_saved_model_publishes_nothing_that_fails(tmp_path, monkeypatch):
+    model = random_model()
+    save = tf.saved_model.save
+
+    def save_and_change(module, *args, **kwargs):
+        # As if the file of a variable were not the variable's.
+        save(module, *args, **kwargs)
+        (kernel,) = (v for v in module.model_variables if v.shape == (16, 7))
+        kernel.assign_add(np.full((16, 7), np.arange(7.0)))
+
+    monkeypatch.setattr(tf.saved_model, "save", save_and_change)
+    with pytest.raises(ValueError, match=r"answer as the model in memory.*differs"):
+        export.export_saved_model(model, tmp_path, verify=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_saved_model_stores_bfloat16(tmp_path, model, files, exported, capsys):
+    options = {"precision": "bfloat16", "verify": True, "verbose": True}
+    path = export.export_saved_model(model, tmp_path, top_k=3, **options)
+    assert "Verifying it with TensorFlow alone" in capsys.readouterr().out
+    paths = {"float32": exported / "1", "bfloat16": path}
+    reader = tf.train.load_checkpoint(str(paths["bfloat16"] / "variables/variables"))
+    dtypes = [
+        dtype
+        for name, dtype in reader.get_variable_to_dtype_map().items()
+        if name.startswith("model_variables")
+    ]
+    # The stem, and the 4 Dense and 2 normalisation layers of each of 2 blocks, with 2
+    # variables each; not the last normalisation and the head.
+    assert dtypes.count(tf.bfloat16) == 26
+    assert dtypes.count(tf.float32) == len(dtypes) - 26 == 4
+    answers = {}
+    for precision, path in paths.items():
+        signature = signatures_of(path)["serving_default"]
+        answers[precision] = run_signature(signature, image_bytes=list(files.values()))
+        assert answers[precision]["top_k_scores"].dtype == np.float32
+    difference = (
+        answers["bfloat16"]["top_k_scores"] - answers["float32"]["top_k_scores"]
+    )
+    assert 0 < np.abs(difference).max() < 0.05
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_export_saved_model_of_a_mixed_precision_model(
+    tmp_path, policy, files, precision
+):
+    policy("mixed_bfloat16")
+    mixed = random_model()
+    policy("float32")
+    path = export.export_saved_model(mixed, tmp_path, precision=precision)
+    images = crops(files.values())
+    answer = run_signature(signatures_of(path)["images"], images=images)
+    reference = mixed if precision == "bfloat16" else random_model()
+    expected = reference.predict(images, verbose=0)
+    # Normalisation in bfloat16 rounds elsewhere than Keras' mixed precision does.
+    tolerance = {"bfloat16": 0.03, "float32": 1e-5}[precision]
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=tolerance)
+
+
+def test_export_saved_model_of_a_model_around_a_mixer(tmp_path, files):
+    inputs = keras.Input((IMAGE_SIZE, IMAGE_SIZE, 3))
+    backbone = random_model(include_top=False, pooling="avg")
+    outputs = keras.layers.Dense(5, activation="softmax")(backbone(inputs))
+    model = keras.Model(inputs, outputs)
+    path = export.export_saved_model(model, tmp_path, precision="bfloat16")
+    answer = run_signature(
+        signatures_of(path)["images"],
+        images=crops(files.values()),
+    )
+    expected = model.predict(crops(files.values()), verbose=0)
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=0.05)

@@ -1,0 +1,208 @@
+"""Several devices and several processes train as one does."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from training_processes import history_of, start, state_of
+
+from keras_mixer.training import devices
+
+SETTINGS = {
+    "epochs": 2,
+    "ema_momentum": 0.9,
+    "clip_norm": 0.5,
+    "label_smoothing": 0.1,
+}
+
+
+def tf_config(ports, index):
+    workers = [f"127.0.0.1:{port}" for port in ports]
+    return json.dumps(
+        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+    )
+
+
+def free_ports(count):
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def start_workers(settings, folder, **environment):
+    ports = free_ports(2)
+    settings = {**settings, "strategy": "multi_worker"}
+    return [
+        start([(settings, folder)], TF_CONFIG=tf_config(ports, index), **environment)
+        for index in range(2)
+    ]
+
+
+def finish(*children):
+    for child in children:
+        _, errors = child.communicate(timeout=300)
+        assert child.returncode == 0, errors[-3000:]
+
+
+def assert_same_training(one, other, tolerance=1e-5):
+    """Losses and weights agree."""
+    mine, theirs = state_of(one), state_of(other)
+    weights = [name for name in mine if name.startswith("model/")]
+    assert len(weights) > 20
+    for name in weights:
+        np.testing.assert_allclose(
+            mine[name], theirs[name], atol=tolerance, err_msg=name
+        )
+    for row, expected in zip(history_of(one), history_of(other), strict=True):
+        for name, value in expected.items():
+            assert float(row[name]) == pytest.approx(float(value), abs=tolerance), name
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of runs on one device, on two, and on two in two parts."""
+    folder = tmp_path_factory.mktemp("runs")
+    mirrored = {**SETTINGS, "strategy": "mirrored"}
+    parts = {**mirrored, "accumulation_steps": 2}
+    named = {"single": SETTINGS, "mirrored": mirrored, "parts": parts}
+    for name, settings in (("muon", SETTINGS), ("muon_mirrored", mirrored)):
+        named[name] = {**settings, "optimizer": "muon"}
+    children = [(settings, folder / name) for name, settings in named.items()]
+    finish(start(children, LOGICAL_DEVICES="2"))
+    return folder
+
+
+@pytest.fixture
+def single(runs):
+    return runs / "single"
+
+
+@pytest.mark.parametrize("name", ["mirrored", "parts"])
+def test_mirrored_trains_as_one_device_does(runs, single, name):
+    assert_same_training(runs / name, single)
+
+
+def test_mirrored_trains_by_muon_as_one_device_does(runs):
+    # Making a gradient orthogonal also makes its rounding as large as the rest.
+    assert_same_training(runs / "muon_mirrored", runs / "muon", tolerance=2e-3)
+
+
+def test_multi_worker_trains_as_one_process_does(single, tmp_path):
+    finish(*start_workers(SETTINGS, tmp_path))
+    assert_same_training(tmp_path, single)
+    assert (tmp_path / "report.json").exists()
+
+
+@pytest.mark.slow
+def test_multi_worker_fails_when_a_worker_is_lost_and_resumes(single, tmp_path):
+    settings = {**SETTINGS, "checkpoint_steps": 2}
+    chief, other = start_workers(settings, tmp_path, ANNOUNCE="1")
+    for line in other.stdout:
+        if line.strip() == "step 7":
+            other.kill()
+            break
+    other.communicate(timeout=60)
+    # The time limit is the test: the chief must not wait for ever.
+    chief.communicate(timeout=120)
+    assert chief.returncode != 0
+    finish(*start_workers(settings, tmp_path))
+    # The metrics of the epoch that was interrupted begin anew; the weights do not.
+    mine, theirs = state_of(tmp_path), state_of(single)
+    for name in (name for name in mine if name.startswith("model/")):
+        np.testing.assert_allclose(mine[name], theirs[name], atol=1e-5, err_msg=name)
+
+
+def test_multi_worker_still_needs_the_repair():
+    """Fails when Keras has mended issue 20585: then `MultiWorkerFit` can go."""
+    program = textwrap.dedent(
+        """
+        import keras, numpy as np, tensorflow as tf
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        with strategy.scope():
+            model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+            model.compile("sgd", "mse")
+        model.fit(np.ones((8, 3)), np.ones((8, 1)), batch_size=4, verbose=0)
+        """
+    )
+    ports = free_ports(2)
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env={**os.environ, "TF_CONFIG": tf_config(ports, index)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for child in children:
+        _, errors = child.communicate(timeout=120)
+        assert child.returncode != 0
+        assert "PerReplica" in errors
+
+
+def test_distribution_is_single_without_accelerators(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    where = devices.make_distribution("auto")
+    if len(tf.config.list_logical_devices("GPU")) < 2:
+        assert where == devices.Distribution()
+    assert where.is_chief
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "needs the environment variable TF_CONFIG.*Received: none"),
+        ("{", "TF_CONFIG must be JSON"),
+        ("[1]", "TF_CONFIG must be JSON"),
+        (tf_config([1, 2], 2), "task.index is 2, of 2 workers"),
+        (tf_config([1, 2], "0"), "task.index is '0', of 2 workers"),
+        (
+            '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps"}}',
+            "every task has to be of the type worker",
+        ),
+    ],
+    ids=["none", "cut off", "a list", "index", "type of index", "parameter server"],
+)
+def test_multi_worker_refuses_a_tf_config_that_does_not_parse(monkeypatch, text, words):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=words):
+        devices.make_distribution("multi_worker")
+
+
+def test_tpu_says_that_there_is_none(monkeypatch):
+    monkeypatch.delenv("TPU_NAME", raising=False)
+    with pytest.raises(ValueError, match=r"strategy=tpu needs a TPU.*--strategy=auto"):
+        devices.make_distribution("tpu")
+
+
+def test_strategy_and_precision_name_the_choices():
+    with pytest.raises(
+        ValueError, match=r"strategy must be one of auto, single.*=many"
+    ):
+        devices.make_distribution("many")
+    with pytest.raises(ValueError, match=r"precision must be one of float32.*=float8"):
+        devices.set_precision("float8")
+
+
+def test_set_precision_sets_the_policy(policy):
+    devices.set_precision("mixed_bfloat16")
+    assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    policy("float32")
+
+
+def test_check_batch_names_the_nearest_sizes():
+    where = devices.Distribution(None, replicas=3)
+    where.check_batch(12, parts=2)
+    with pytest.raises(ValueError, match=r"batch_size=20, 3 replicas.* 18 and 24\."):
+        where.check_batch(20, parts=2)

@@ -1,0 +1,453 @@
+"""Training: what it writes, resumes, refuses, and that its parts do what they say."""
+
+import dataclasses
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import training_child
+from training_processes import history_of, start, state_of
+
+from keras_mixer.data import batches
+from keras_mixer.training import checkpointing, optimizers, run
+from keras_mixer.training.recipes import RECIPES, TrainConfig
+from keras_mixer.training.trainer import build_model
+
+SMALL = training_child.SMALL
+# Everything that draws random numbers or has a state of its own.
+STATEFUL = {
+    "deterministic": True,
+    "ema_momentum": 0.9,
+    "dropout_rate": 0.1,
+    "stochastic_depth_rate": 0.2,
+    "mixup": 0.2,
+    "rand_augment_layers": 1,
+    "checkpoint_steps": 2,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _policy():
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of three epochs and its folder."""
+    folder = tmp_path_factory.mktemp("trained")
+    return training_child.run({"label_smoothing": 0.0}, folder), folder
+
+
+def test_train_writes_what_it_says(trained):
+    result, folder = trained
+    written = {path.name for path in folder.iterdir()}
+    assert written == {
+        "checkpoint.npz",
+        "config.json",
+        "history.csv",
+        "labels.txt",
+        "model.keras",
+        "report.json",
+        "tensorboard",
+    }
+    assert (folder / "labels.txt").read_text().splitlines() == list("0123456789")
+    assert list((folder / "tensorboard").iterdir())
+    report = json.loads((folder / "report.json").read_text())
+    assert report["test_accuracy"] == result.evaluation.top1
+    assert report["test_examples"] == 359
+    assert report["steps"] == 15
+    rows = history_of(folder)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["learning_rate"]) == 0
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_train_keeps_the_best_epoch_as_a_float32_softmax_model(trained):
+    result, folder = trained
+    model = keras.saving.load_model(folder / "model.keras")
+    assert type(model).__name__ == "Functional"
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+    assert model.get_layer("preprocessing").crop_ratio == 1.0
+    val = run.evaluate(model, result.source.splits["val"])
+    best = max(result.history, key=lambda row: (row["val_accuracy"], row["epoch"]))
+    assert result.report["kept_epoch"] == best["epoch"]
+    assert val.top1 == pytest.approx(best["val_accuracy"], abs=1e-6)
+    # The last batch is filled up; that must not show in the loss.
+    assert val.loss == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+def test_train_refuses_another_runs_folder(trained):
+    _, folder = trained
+    with pytest.raises(ValueError, match=r"batch_size=256 before, batch_size=128 now"):
+        training_child.run({"label_smoothing": 0.0, "batch_size": 128}, folder)
+
+
+def test_train_refuses_other_data_than_the_run_began_with(trained, monkeypatch):
+    _, folder = trained
+    source = batches.open_source("digits")
+    fewer = source.splits | {"train": source.splits["train"].take(np.arange(1000))}
+    fewer = dataclasses.replace(source, splits=fewer)
+    monkeypatch.setattr(batches, "open_source", lambda *args, **kwargs: fewer)
+    # A thousand examples also make fewer steps in an epoch.
+    with pytest.raises(ValueError, match="1295 training examples before, 1000 now"):
+        training_child.run({"label_smoothing": 0.0}, folder)
+
+
+def test_train_of_a_finished_run_reports_it_again(trained, capsys):
+    result, folder = trained
+    again = training_child.run({"label_smoothing": 0.0}, folder)
+    assert again.report["test_accuracy"] == result.report["test_accuracy"]
+    assert "Resuming" in capsys.readouterr().out
+
+
+def test_train_resumes_to_the_bit_after_sigterm_and_sigkill(tmp_path):
+    """Stops runs in the first epoch, in the second, and between two; each way."""
+    stopped = []
+    for step in (3, 7, 10):
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            folder = tmp_path / f"{sign.name}_{step}"
+            child = start([(STATEFUL, folder)], ANNOUNCE="1")
+            stopped.append((folder, child, sign, step))
+        for _, child, sign, step in stopped[-2:]:
+            for line in child.stdout:
+                if line.strip() == f"step {step}":
+                    child.send_signal(sign)
+                    break
+            _, errors = child.communicate(timeout=120)
+            code = run.RESUME_ME if sign == signal.SIGTERM else -sign
+            assert child.returncode == code, errors[-2000:]
+    reference = tmp_path / "reference"
+    folders = [folder for folder, *_ in stopped]
+    child = start([(STATEFUL, folder) for folder in (reference, *folders)])
+    output, errors = child.communicate(timeout=300)
+    assert child.returncode == 0, errors[-2000:]
+    assert output.count("Resuming") == len(folders)
+    expected = state_of(reference)
+    assert len(expected) > 100
+    for folder in folders:
+        state = state_of(folder)
+        assert state.keys() == expected.keys()
+        for name, value in expected.items():
+            np.testing.assert_array_equal(
+                state[name], value, err_msg=f"{folder} {name}"
+            )
+        assert history_of(folder) == history_of(reference)
+        mine, theirs = (
+            keras.saving.load_model(path / "model.keras").get_weights()
+            for path in (folder, reference)
+        )
+        for one, other in zip(mine, theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_train_at_one_step_more_than_an_epoch(tmp_path):
+    result = training_child.run({"steps": 6}, tmp_path)
+    assert [row["step"] for row in result.history] == [5, 6]
+    assert result.history[-1]["learning_rate"] == 0
+
+
+def test_train_without_validation_keeps_the_last_weights(tmp_path):
+    result = training_child.run({"val_fraction": 0.0, "epochs": 2}, tmp_path)
+    assert "val_accuracy" not in result.history[0]
+    assert result.report["kept_epoch"] == 2
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_train_in_mixed_precision_comes_close(trained, tmp_path, precision):
+    result, _ = trained
+    mixed = training_child.run(
+        {"precision": precision, "label_smoothing": 0.0}, tmp_path
+    )
+    assert mixed.history[-1]["loss"] == pytest.approx(
+        result.history[-1]["loss"], rel=0.02
+    )
+    assert {v.dtype for v in mixed.model.weights} == {"float32"}
+
+
+def test_train_with_accumulation_equals_the_whole_batch(trained, tmp_path):
+    _, folder = trained
+    settings = {"accumulation_steps": 2, "label_smoothing": 0.0}
+    training_child.run(settings, tmp_path)
+    whole, parts = state_of(folder), state_of(tmp_path)
+    for name in (n for n in whole if n.startswith("model/")):
+        np.testing.assert_allclose(parts[name], whole[name], atol=1e-5)
+    for one, other in zip(history_of(folder), history_of(tmp_path), strict=True):
+        assert float(one["loss"]) == pytest.approx(float(other["loss"]), rel=1e-6)
+
+
+def test_train_stops_at_a_loss_that_is_not_finite(tmp_path):
+    settings = {"learning_rate": 1e6, "optimizer": "sgd", "clip_norm": 0.0}
+    with pytest.raises(ValueError, match=r"stay finite. .* at step \d+.*learning rate"):
+        training_child.run(settings, tmp_path)
+
+
+def test_train_refuses_more_examples_in_a_batch_than_there_are(tmp_path):
+    with pytest.raises(ValueError, match="batch_size=2048, 1295 examples"):
+        training_child.run({"batch_size": 2048}, tmp_path)
+
+
+def test_train_refuses_a_warm_up_without_an_end(tmp_path):
+    with pytest.raises(ValueError, match="warmup_steps=15, 15 steps"):
+        training_child.run({"warmup_steps": 15}, tmp_path)
+
+
+def test_train_says_which_labels_are_out_of_range(tmp_path, monkeypatch):
+    source = batches.open_source("digits")
+    few = dataclasses.replace(source, class_names=tuple("012345678"))
+    monkeypatch.setattr(batches, "open_source", lambda *args, **kwargs: few)
+    with pytest.raises(ValueError, match=r"in \[0, 9\). Received: others in digits"):
+        training_child.run({}, tmp_path)
+
+
+def test_train_keeps_the_moving_average(tmp_path):
+    result = training_child.run({"ema_momentum": 0.8, "epochs": 2}, tmp_path)
+    state = state_of(tmp_path)
+    kept = result.model.get_layer("stem").kernel.numpy()
+    raw = state["model/0"]
+    averages = [
+        value
+        for name, value in state.items()
+        if name.startswith("optimizer/") and value.shape == kept.shape
+    ]
+    assert np.abs(kept - raw).max() > 1e-4
+    assert any(np.array_equal(kept, average) for average in averages)
+    val = run.evaluate(result.model, result.source.splits["val"])
+    assert val.top1 == pytest.approx(result.history[-1]["val_accuracy"], abs=1e-6)
+
+
+def test_train_frozen_backbone_changes_the_head_alone(tmp_path):
+    keras.utils.set_random_seed(0)
+    config = dataclasses.replace(SMALL, freeze_backbone=True, epochs=1)
+    before = build_model(config, 10).get_weights()
+    after = run.train(config, tmp_path).model.get_weights()
+    changed = [
+        not np.array_equal(one, other) for one, other in zip(before, after, strict=True)
+    ]
+    assert changed == [False] * (len(before) - 2) + [True, True]
+
+
+def test_train_fine_tunes_from_a_file(trained, tmp_path):
+    _, folder = trained
+    settings = {"weights": str(folder / "model.keras"), "epochs": 1}
+    result = training_child.run(settings, tmp_path)
+    first, tuned = history_of(folder)[0], result.history[0]
+    assert tuned["val_accuracy"] > float(first["val_accuracy"])
+
+
+def one_step(config, seed=0):
+    """Take one optimizer step by a known gradient; return before, after, model."""
+    keras.utils.set_random_seed(seed)
+    model = build_model(config, 10)
+    for variable in model.trainable_variables:
+        variable.assign(np.random.default_rng(1).normal(0, 1, variable.shape))
+    optimizer = optimizers.make_optimizer(config, model, total_steps=100)
+    before = [v.numpy() for v in model.trainable_variables]
+    gradients = [tf.ones(v.shape) for v in model.trainable_variables]
+    optimizer.apply(gradients, model.trainable_variables)
+    after = [v.numpy() for v in model.trainable_variables]
+    return before, after, model
+
+
+def test_optimizer_decays_kernels_only():
+    config = dataclasses.replace(
+        SMALL, optimizer="sgd", weight_decay=0.5, learning_rate=0.1, clip_norm=0.0
+    )
+    config = dataclasses.replace(config, warmup_steps=0)
+    before, after, model = one_step(config)
+    for variable, old, new in zip(
+        model.trainable_variables, before, after, strict=True
+    ):
+        shrunk = old * (1 - 0.05) if variable.name == "kernel" else old
+        np.testing.assert_allclose(new, shrunk - 0.1, rtol=1e-5, atol=1e-6)
+
+
+def test_optimizer_clips_the_norm_of_the_whole_gradient():
+    config = dataclasses.replace(
+        SMALL, optimizer="sgd", learning_rate=1.0, clip_norm=0.5, warmup_steps=0
+    )
+    config = dataclasses.replace(config, weight_decay=0.0)
+    before, after, _ = one_step(config)
+    squares = [np.sum((b - a) ** 2) for b, a in zip(before, after, strict=True)]
+    assert np.sqrt(np.sum(squares)) == pytest.approx(0.5, rel=1e-3)
+
+
+def test_optimizer_lowers_the_rate_layer_by_layer():
+    config = dataclasses.replace(
+        SMALL, optimizer="sgd", learning_rate=1.0, clip_norm=0.0, layer_decay=0.5
+    )
+    config = dataclasses.replace(config, weight_decay=0.0, warmup_steps=0)
+    before, after, model = one_step(config)
+    rates = {}
+    for variable, old, new in zip(
+        model.trainable_variables, before, after, strict=True
+    ):
+        rates[variable.path.split("/")[0]] = float((old - new).mean())
+    assert rates["head"] == rates["pre_head_norm"] == pytest.approx(1)
+    assert rates["block1_token_mixing"] == pytest.approx(1 / 2, rel=1e-4)
+    assert rates["block0_channel_norm"] == pytest.approx(1 / 4, rel=1e-4)
+    assert rates["stem"] == pytest.approx(1 / 8, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "decay, middle", [("cosine", 0.5 * (1 + 0.1)), ("linear", 0.5 * (1 + 0.1))]
+)
+def test_schedule_warms_up_and_decays(decay, middle):
+    schedule = optimizers.WarmupDecay(1.0, 0.1, 10, 110, decay)
+    values = [float(schedule(step)) for step in (0, 4, 9, 10, 60, 110, 200)]
+    expected = [0.1, 0.5, 1.0, 1.0, middle, 0.1, 0.1]
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+    quarter = float(schedule(35))
+    shape = {"cosine": 0.5 * (1 + np.cos(np.pi / 4)), "linear": 0.75}[decay]
+    assert quarter == pytest.approx(0.1 + 0.9 * shape, rel=1e-5)
+
+
+def test_sam_steps_by_the_gradient_at_the_worst_point_nearby():
+    class Model(optimizers.SharpnessAwareStep, keras.Model):
+        sam_rho = 0.5
+
+    inputs = keras.Input((2,))
+    outputs = keras.layers.Dense(1, use_bias=False, name="w")(inputs)
+    model = Model(inputs, outputs)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    w = np.array([[1.0], [-2.0]], "float32")
+    model.set_weights([w])
+    x, y = np.array([[1.0, 3.0], [2.0, 1.0]], "float32"), np.zeros((2, 1), "float32")
+
+    def gradient(at):
+        return 2 * x.T @ (x @ at - y) / len(x)
+
+    here = gradient(w)
+    there = gradient(w + 0.5 * here / np.linalg.norm(here))
+    logs = model.train_on_batch(x, y, return_dict=True)
+    np.testing.assert_allclose(model.get_weights()[0], w - 0.1 * there, rtol=1e-5)
+    assert logs["loss"] == pytest.approx(float(np.mean((x @ w) ** 2)), rel=1e-5)
+
+
+def test_sigmoid_loss_starts_at_the_bias(tmp_path):
+    settings = {
+        "loss": "sigmoid",
+        "head_bias": -2.2,
+        "epochs": 1,
+        "learning_rate": 1e-9,
+    }
+    result = training_child.run(settings | {"label_smoothing": 0.0}, tmp_path)
+    # The head is zero but for its bias: each class has the probability sigmoid(-2.2).
+    p = 1 / (1 + np.exp(2.2))
+    expected = -np.log(p) - 9 * np.log(1 - p)
+    assert result.history[0]["loss"] == pytest.approx(expected, rel=1e-4)
+    head = result.model.get_layer("head")
+    assert head.activation.__name__ == "sigmoid"
+
+
+def test_checkpoint_is_read_whole_or_refused(tmp_path):
+    variables = [keras.Variable(np.arange(6.0).reshape(2, 3), name="a")]
+    path = tmp_path / "checkpoint.npz"
+    checkpointing.save_state(path, {"model": variables}, {"step": 3})
+    variables[0].assign(np.zeros((2, 3)))
+    assert checkpointing.load_state(path, {"model": variables}) == {"step": 3}
+    np.testing.assert_array_equal(variables[0], np.arange(6.0).reshape(2, 3))
+
+    other = [keras.Variable(np.ones((3, 2)), name="b")]
+    with pytest.raises(ValueError, match=r"same model .* \(2, 3\) instead of \(3, 2\)"):
+        checkpointing.load_state(path, {"model": other})
+    np.testing.assert_array_equal(other[0], 1)
+    with pytest.raises(ValueError, match="model/1 missing"):
+        checkpointing.load_state(path, {"model": variables + other})
+
+    content = path.read_bytes()
+    for size in (0, 10, len(content) // 2, len(content) - 5):
+        path.write_bytes(content[:size])
+        with pytest.raises(ValueError, match="must be one that training wrote"):
+            checkpointing.load_state(path, {"model": variables})
+
+
+def test_checkpoint_with_nan_is_not_written(tmp_path):
+    path = tmp_path / "checkpoint.npz"
+    variables = [keras.Variable([1.0, float("nan")], name="a")]
+    with pytest.raises(FloatingPointError, match="a"):
+        checkpointing.save_state(path, {"model": variables}, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_write_atomically_leaves_nothing_behind_on_failure(tmp_path):
+    path = tmp_path / "file.txt"
+    checkpointing.write_text(path, "before")
+
+    def write(beside):
+        beside.write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        checkpointing.write_atomically(path, write)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
+def test_recipe_reads_back_from_json(recipe):
+    assert TrainConfig.from_json(recipe.to_json()) == recipe
+    assert TrainConfig.from_json(recipe.to_json(), epochs=7).epochs == 7
+
+
+def test_config_explains_every_field():
+    for field in dataclasses.fields(TrainConfig):
+        assert field.metadata["help"].endswith(".")
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"model": "MlpMixerB17"}, "model must be one of .*MlpMixerB16.*MlpMixerB17"),
+        ({"epochs": 0}, r"epochs must be in \[1, .*epochs=0"),
+        ({"precision": "half"}, "precision must be one of float32, mixed_bfloat16"),
+        ({"strategy": "all"}, "strategy must be one of auto, single"),
+        ({"sam_rho": 0.1, "accumulation_steps": 2}, "exclude each other"),
+        ({"crop_scale": 0.0}, "crop_scale must be in"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_config_refuses_what_cannot_be(settings, words):
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(SMALL, **settings)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"epoch": 3}', "{"])
+def test_config_refuses_other_json(text):
+    with pytest.raises(ValueError, match="A configuration must"):
+        TrainConfig.from_json(text)
+
+
+def test_evaluate_counts_right(tiny):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (10, 12, 12, 3), "uint8")
+    source = batches.open_source("digits")
+    split = type(source.splits["test"])(images, np.arange(10))
+    model = keras.Model(tiny.inputs, tiny.outputs)
+    model.get_layer("preprocessing").crop_ratio = 1.0
+    result = run.evaluate(model, split, batch_size=4)
+    scores = model.predict(images.astype("float32"), verbose=0)
+    order = scores.argsort(-1)[:, ::-1]
+    assert result.examples == 10
+    assert result.top1 == np.mean(order[:, 0] == np.arange(10))
+    assert result.top5 == np.mean((order[:, :5] == np.arange(10)[:, None]).any(-1))
+    picked = scores[np.arange(10), np.arange(10)]
+    assert result.loss == pytest.approx(-np.log(picked).mean(), rel=1e-5)
+    np.testing.assert_array_equal(result.predictions, order[:, 0])
+    assert len(result.shown) == 10
+    np.testing.assert_array_equal(result.shown[3].image, images[3])
+
+
+def test_published_figures_are_the_catalogues():
+    figures = run.published_figures("MlpMixerB16", "imagenet", "imagenet2012")
+    assert figures == {"top1": pytest.approx(0.766), "top5": pytest.approx(0.9223)}
+    assert run.published_figures("MlpMixerB16", None, "imagenet2012") == {}
+    assert run.published_figures("MlpMixerB16", "imagenet", "digits") == {}
+
+
+def test_check_classes_says_both_numbers(tiny):
+    with pytest.raises(ValueError, match=r"11 of the model .*, 10 of digits"):
+        run.check_classes(tiny, batches.open_source("digits"))

@@ -1,0 +1,188 @@
+"""Thousands of damaged checkpoints: each loads as what it says, or is refused.
+
+A pickle and a safetensors header carry no checksum, so damage to a name, a shape or a
+dtype can make another valid file; then only the file's own bytes may come out. Damage
+to the tensors' bytes must change just those. A `.npz` has checksums and must notice.
+"""
+
+import pickle
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from keras_mixer.weights.formats import checkpoints
+from keras_mixer.weights.formats.checkpoints import CheckpointError
+
+_MUTANTS_PER_FILE = 400  # of seven files
+
+
+def _tensors():
+    rng = np.random.default_rng(7)
+    return {
+        "stem.weight": rng.normal(size=(4, 3, 2, 2)).astype(np.float32),
+        "blocks.0.norm1.bias": rng.normal(size=13).astype(np.float32),
+        "blocks.0.mlp_tokens.fc1.weight": rng.normal(size=(5, 6)).astype(np.float16),
+        "head": np.asfortranarray(rng.normal(size=(3, 5))),
+    }
+
+
+def _pickled(path, tensors, protocol):
+    """Write the tensors as Paddle does, through numpy's own pickles."""
+    names = {name: f"linear_{i}.w_0" for i, name in enumerate(tensors)}
+    table = {
+        "state_dict": {**tensors, "StructuredToParameterName@@": names},
+        "epoch": 3,
+    }
+    path.write_bytes(pickle.dumps(table, protocol))
+
+
+WRITERS = {
+    "pdparams": checkpoints.write_pdparams,
+    "pdparams protocol 2": lambda path, tensors: _pickled(path, tensors, 2),
+    "pdparams protocol 3": lambda path, tensors: _pickled(path, tensors, 3),
+    "pdparams protocol 4": lambda path, tensors: _pickled(path, tensors, 4),
+    "npz": checkpoints.write_npz,
+    "npz deflated": lambda path, tensors: np.savez_compressed(path, **tensors),
+    "safetensors": checkpoints.write_safetensors,
+}
+
+
+_DAMAGES = (
+    *("bit", "byte", "bytes", "cut", "number", "insert", "delete", "copy", "many"),
+)
+_NUMBERS = [0, 1, 2**15, 2**31 - 1, 2**32 - 1, 2**62, 2**64 - 1]
+
+
+@st.composite
+def _mutants(draw, data):
+    """Damaged copies of a file's bytes."""
+    data = bytearray(data)
+    places = st.integers(0, len(data) - 1)
+    at = draw(places)
+    length = min(draw(st.sampled_from([1, 2, 4, 8, 16, 100])), len(data) - at)
+    match draw(st.sampled_from(_DAMAGES)):
+        case "bit":
+            data[at] ^= 1 << draw(st.integers(0, 7))
+        case "byte":
+            data[at] = draw(st.integers(0, 255))
+        case "bytes":
+            data[at : at + length] = draw(st.binary(min_size=length, max_size=length))
+        case "cut":
+            del data[at:]
+        case "number":  # A length, an offset or a count, of any width.
+            width = draw(st.sampled_from([1, 2, 4, 8]))
+            value = draw(st.sampled_from(_NUMBERS)) + draw(st.integers(-1, 1))
+            value %= 2 ** (8 * width)
+            data[at : at + width] = value.to_bytes(width, "little")
+        case "insert":
+            data[at:at] = draw(st.binary(min_size=length, max_size=length))
+        case "delete":
+            del data[at : at + length]
+        case "copy":
+            to = draw(places)
+            data[to:to] = data[at : at + length]
+        case "many":
+            for place in draw(st.lists(places, min_size=20, max_size=20)):
+                data[place] = draw(st.integers(0, 255))
+    return bytes(data)
+
+
+def _spans(data, tensors):
+    """Tell where in the file each tensor's bytes lie, if they lie there as they are."""
+    spans = {}
+    for name, array in tensors.items():
+        raw = array.tobytes("A")
+        if data.count(raw) == 1:
+            spans[name] = (data.index(raw), data.index(raw) + len(raw))
+    return spans
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_mutants_load_what_they_say_or_are_refused(tmp_path, writer):
+    tensors = _tensors()
+    path = tmp_path / "whole.npz"  # np.savez would append the suffix.
+    WRITERS[writer](path, tensors)
+    data = path.read_bytes()
+    loaded = checkpoints.read_checkpoint(path)
+    spans = _spans(data, loaded)
+    assert len(spans) == (0 if writer in ("pdparams protocol 2", "npz deflated") else 4)
+
+    counts = {"refused": 0, "loaded": 0, "data only": 0}
+
+    @settings(
+        max_examples=_MUTANTS_PER_FILE,
+        derandomize=True,  # the same mutants on every run
+        database=None,
+        deadline=5000,  # milliseconds
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    @given(mutant=_mutants(data))
+    def reads_or_refuses(mutant):
+        mutated = tmp_path / "mutant"
+        mutated.write_bytes(mutant)
+        try:
+            result = checkpoints.read_checkpoint(mutated)
+        except CheckpointError as error:
+            assert str(mutated) in str(error)
+            counts["refused"] += 1
+            return
+        counts["loaded"] += 1
+        counts["data only"] += _check(mutant, result, data, loaded, spans, writer)
+
+    tracemalloc.start()
+    try:
+        reads_or_refuses()
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 2**26  # of hypothesis, for the most part
+    # The mutations must neither miss the file nor break it every time.
+    assert counts["refused"] > _MUTANTS_PER_FILE / 4
+    assert counts["loaded"] > 2
+    assert counts["data only"] > 10 or not spans or "npz" in writer
+
+
+def _check(mutant, result, data, loaded, spans, writer):
+    """Hold what loaded to the mutant's bytes; tell if only tensors' bytes changed."""
+    for name, array in result.items():
+        assert isinstance(name, str)
+        assert array.dtype.kind in "fiub" and array.dtype.isnative
+    changed = [
+        i for i, (old, new) in enumerate(zip(data, mutant, strict=False)) if old != new
+    ]
+    inside = len(data) == len(mutant) and all(
+        any(start <= i < stop for start, stop in spans.values()) for i in changed
+    )
+    if "npz" in writer or (inside and not changed):
+        # Checksums: what loads is what was saved, but for a name in the directory.
+        kept = [a.tobytes() for a in result.values()]
+        assert all(raw in [a.tobytes() for a in loaded.values()] for raw in kept)
+        return False
+    if inside:
+        assert list(result) == list(loaded)
+        for name, array in result.items():
+            start, stop = spans[name]
+            assert array.shape == loaded[name].shape
+            assert array.dtype == loaded[name].dtype
+            assert array.tobytes("A") == mutant[start:stop]
+    elif writer != "pdparams protocol 2":
+        for array in result.values():
+            native, swapped = array.tobytes("A"), array.byteswap().tobytes("A")
+            assert native in mutant or swapped in mutant
+    return inside
+
+
+def test_changed_data_of_an_archive_is_always_noticed(tmp_path):
+    checkpoints.write_npz(tmp_path / "whole", _tensors())
+    data = (tmp_path / "whole").read_bytes()
+    loaded = checkpoints.read_npz(tmp_path / "whole")
+    for start, stop in _spans(data, loaded).values():
+        for at in range(start, stop, 7):
+            mutant = bytearray(data)
+            mutant[at] ^= 0x10
+            (tmp_path / "mutant").write_bytes(mutant)
+            with pytest.raises(CheckpointError, match="checksum"):
+                checkpoints.read_npz(tmp_path / "mutant")
