@@ -53,8 +53,8 @@ def main(argv):
     # Only now: TensorFlow takes seconds to import.
     with quiet_import():
         import keras
-        import keras_mixer.layers  # noqa: F401  which a .keras file of a Mixer names
 
+        import keras_mixer  # noqa: F401  which a .keras file of a Mixer names
         from keras_mixer.serving import export
 
     try:

@@ -38,7 +38,7 @@ def main(argv):
         )
     from keras_mixer.images import preprocess
     from keras_mixer.models import port
-    from keras_mixer.weights import constants, download, fill, names
+    from keras_mixer.weights import constants, fill, names, written_whole
     from keras_mixer.weights.formats import checkpoints
 
     source_path, target_path = argv[1], pathlib.Path(argv[2])
@@ -51,10 +51,10 @@ def main(argv):
     print(report)
     target_path.parent.mkdir(parents=True, exist_ok=True)
     if target_path.name.endswith(".keras"):
-        with download.written_whole(target_path) as temporary:
+        with written_whole(target_path) as temporary:
             model.save(temporary)
     elif target_path.name.endswith(".weights.h5"):
-        with download.written_whole(target_path) as temporary:
+        with written_whole(target_path) as temporary:
             model.save_weights(temporary)
     else:
         layout = names.LAYOUT_OF_FORMAT[target_path.suffix[1:]]

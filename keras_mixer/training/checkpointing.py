@@ -1,37 +1,13 @@
 """The state of a training run in one file, written whole or not at all."""
 
 import json
-import os
-import pathlib
 import zipfile
 
 import numpy as np
 
+from keras_mixer.weights import written_whole
+
 _META = "meta.json"
-
-
-def write_atomically(path, write):
-    """Write a file beside its place, then put it there in one move.
-
-    Args:
-        path: Where the file shall be.
-        write: Called with the path to write to, of the same suffix.
-    """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        write(beside)
-        with open(beside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def write_text(path, text):
-    """Write text to a file, whole or not at all."""
-    write_atomically(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
 
 def save_state(path, groups, meta):
@@ -53,7 +29,8 @@ def save_state(path, groups, meta):
             if group == "model" and not np.isfinite(value).all():
                 raise FloatingPointError(variable.path)
     arrays[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
-    write_atomically(path, lambda beside: np.savez(beside, **arrays))
+    with written_whole(path) as temporary:
+        np.savez(temporary, **arrays)
 
 
 def load_state(path, groups):

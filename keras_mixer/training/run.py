@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_mixer.data import batches, sources
 from keras_mixer.data.splits import Source
-from keras_mixer.training import checkpointing, devices
+from keras_mixer.training import devices
 from keras_mixer.training.evaluation import (
     Evaluation,
     check_classes,
@@ -26,6 +26,7 @@ from keras_mixer.training.recipes import RECIPES, TrainConfig, default_recipe
 from keras_mixer.training.runs import Run
 from keras_mixer.training.trainer import build_model
 from keras_mixer.training.watching import Preempted
+from keras_mixer.weights import written_whole
 
 __all__ = [
     "RECIPES",
@@ -216,5 +217,6 @@ def _finish(run):
         "config": dataclasses.asdict(run.config),
     }
     text = json.dumps(report, indent=2) + "\n"
-    checkpointing.write_text(run.output_dir / "report.json", text)
+    with written_whole(run.output_dir / "report.json") as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return Training(model, run.source, run.history, evaluation, report)

@@ -16,6 +16,7 @@ from keras_mixer.data import batches
 from keras_mixer.training import checkpointing
 from keras_mixer.training.trainer import build_model, inference_copy, make_trainer
 from keras_mixer.training.watching import Watch
+from keras_mixer.weights import written_whole
 
 
 class Run:
@@ -107,7 +108,7 @@ class Run:
                 metric.reset_state()
             print(f"Resuming {self.output_dir} at step {self.step}.")
         if self.where.is_chief:
-            checkpointing.write_text(config_path, self.config.to_json())
+            _write_text(config_path, self.config.to_json())
 
     def save(self):
         """Write the checkpoint that `resume` reads."""
@@ -221,11 +222,10 @@ class Run:
         """Write the present weights as a complete model."""
         with self.averaged_weights():
             self.inference_model.set_weights(self.model.get_weights())
-        checkpointing.write_atomically(
-            self.output_dir / "model.keras", self.inference_model.save
-        )
+        with written_whole(self.output_dir / "model.keras") as temporary:
+            self.inference_model.save(temporary)
         labels = "".join(f"{name}\n" for name in self.source.class_names)
-        checkpointing.write_text(self.output_dir / "labels.txt", labels)
+        _write_text(self.output_dir / "labels.txt", labels)
 
     @contextlib.contextmanager
     def averaged_weights(self):
@@ -249,7 +249,7 @@ class Run:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
-        checkpointing.write_text(self.output_dir / "history.csv", text.getvalue())
+        _write_text(self.output_dir / "history.csv", text.getvalue())
         with self.summaries.as_default(step=row["step"]):
             for name, value in row.items():
                 tf.summary.scalar(name, value)
@@ -264,6 +264,12 @@ class Run:
     @functools.cached_property
     def summaries(self):
         return tf.summary.create_file_writer(str(self.output_dir / "tensorboard"))
+
+
+def _write_text(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _check_same_run(config, path):

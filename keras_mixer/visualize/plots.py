@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from keras_mixer.training.checkpointing import write_atomically
 from keras_mixer.visualize import weight_images
+from keras_mixer.weights import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -373,7 +374,9 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
         figure: What the functions above return.
         path: The file to write.
     """
-    write_atomically(path, lambda beside: figure.savefig(beside, dpi=110))
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def _epochs(history):

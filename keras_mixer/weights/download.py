@@ -16,6 +16,8 @@ import urllib.request
 import filelock
 import tqdm
 
+from keras_mixer.weights.files import written_whole
+
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30
 RETRY_DELAYS_S = (1, 2, 4)
@@ -113,20 +115,6 @@ def locked(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{path}.lock"):
         yield
-
-
-@contextlib.contextmanager
-def written_whole(path):
-    """Yield a temporary path beside `path`, renamed to it if the block succeeds."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def sha256_of(path):

@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_mixer.catalog import ImageTransform
 from keras_mixer.weights import names
+from keras_mixer.weights.constants import constants as told_constants
 from keras_mixer.weights.formats import checkpoints, keras_h5
 from keras_mixer.weights.resize import fitting
 

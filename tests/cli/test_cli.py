@@ -2,13 +2,13 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
+from program import keras_mixer_program
 from tiny import IMAGE_SIZE, build_tiny, randomize
 
 from keras_mixer import cli
@@ -16,12 +16,6 @@ from keras_mixer.models import port
 from keras_mixer.weights import fill
 
 PROGRAM = pathlib.Path(sys.executable).with_name("keras-mixer")
-
-
-def keras_mixer_program(*arguments):
-    return subprocess.run(
-        [PROGRAM, *map(str, arguments)], capture_output=True, text=True
-    )
 
 
 def fails_with_one_line(result):

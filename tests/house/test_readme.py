@@ -4,7 +4,7 @@ import pathlib
 import re
 
 import pytest
-from test_models import PARAMETERS
+from tiny import PARAMETERS
 
 from keras_mixer import catalog, cli
 

@@ -6,24 +6,11 @@ import keras
 import numpy as np
 import pytest
 import reference
-from tiny import CLASSES, IMAGE_SIZE, TINY, build_tiny, randomize
+from tiny import CLASSES, IMAGE_SIZE, PARAMETERS, TINY, build_tiny, randomize
 
 import keras_mixer
 from keras_mixer.models import network
 from keras_mixer.weights import fill
-
-# CHECKPOINTS: the paper's table 1, with a head of 1000 classes.
-PARAMETERS = {
-    "MlpMixerS32": 19_104_624,
-    "MlpMixerS16": 18_528_264,
-    "MlpMixerS8": 20_646_504,  # not in the table; counted by hand
-    "MlpMixerB32": 60_293_428,
-    "MlpMixerB16": 59_880_472,
-    "MlpMixerL32": 206_939_264,
-    "MlpMixerL16": 208_196_168,
-    "MlpMixerH14": 432_350_952,
-    "MlpMixerNano4": 1_259_880,
-}
 
 
 def test_every_variant_has_a_count():

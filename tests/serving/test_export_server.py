@@ -91,7 +91,7 @@ for moment, (owner, name) in MOMENTS.items():
     if child == 0:
         setattr(owner, name, die)
         model = serving_support.random_model(seed=5)
-        serving.export_saved_model(model, sys.argv[1], top_k=3)
+        export.export_saved_model(model, sys.argv[1], top_k=3)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     print(moment, os.WIFSIGNALED(status) and os.WTERMSIG(status), flush=True)

@@ -26,3 +26,17 @@ def randomize(model, seed=0):
     for variable in model.weights:
         variable.assign(rng.normal(0.1, 0.5, variable.shape).astype("float32"))
     return model
+
+
+# CHECKPOINTS: the paper's table 1, with a head of 1000 classes.
+PARAMETERS = {
+    "MlpMixerS32": 19_104_624,
+    "MlpMixerS16": 18_528_264,
+    "MlpMixerS8": 20_646_504,  # not in the table; counted by hand
+    "MlpMixerB32": 60_293_428,
+    "MlpMixerB16": 59_880_472,
+    "MlpMixerL32": 206_939_264,
+    "MlpMixerL16": 208_196_168,
+    "MlpMixerH14": 432_350_952,
+    "MlpMixerNano4": 1_259_880,
+}

@@ -16,10 +16,11 @@ import time
 import tensorflow as tf
 import tiny_variant  # noqa: F401
 
-from keras_mixer.training import run, watching
+from keras_mixer import training
+from keras_mixer.training import watching
 
 SMALL = dataclasses.replace(
-    run.RECIPES["digits"],
+    training.RECIPES["digits"],
     model="MlpMixerTiny",
     epochs=3,
     batch_size=256,
@@ -33,7 +34,7 @@ SMALL = dataclasses.replace(
 
 
 def run(settings, folder):
-    return run.train(dataclasses.replace(SMALL, **settings), folder)
+    return training.train(dataclasses.replace(SMALL, **settings), folder)
 
 
 def announce_steps():
@@ -58,8 +59,8 @@ def main():
     for settings, folder in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
         try:
             run(json.loads(settings), folder)
-        except run.Preempted:
-            sys.exit(run.RESUME_ME)
+        except watching.Preempted:
+            sys.exit(training.run.RESUME_ME)
 
 
 if __name__ == "__main__":

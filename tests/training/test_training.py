@@ -373,20 +373,6 @@ def test_checkpoint_with_nan_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_write_atomically_leaves_nothing_behind_on_failure(tmp_path):
-    path = tmp_path / "file.txt"
-    checkpointing.write_text(path, "before")
-
-    def write(beside):
-        beside.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        checkpointing.write_atomically(path, write)
-    assert path.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES.keys())
 def test_recipe_reads_back_from_json(recipe):
     assert TrainConfig.from_json(recipe.to_json()) == recipe

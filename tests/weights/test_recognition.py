@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_cli import keras_mixer_program
+from program import keras_mixer_program
 from tiny import build_tiny, randomize
 
 from keras_mixer import catalog

@@ -14,10 +14,10 @@ are never unsigned integers, and numpy has no bfloat16. `to_float32` decodes the
 import contextlib
 import functools
 import os
-import secrets
 
 import numpy as np
 
+from keras_mixer.weights.files import written_whole
 from keras_mixer.weights.formats import npz, pdparams, safetensors_file
 from keras_mixer.weights.formats.pickle_machine import MAX_NAME_BYTES, CheckpointError
 from keras_mixer.weights.formats.pickled_arrays import DTYPE_CODES
@@ -265,22 +265,14 @@ def _plain_arrays(tensors):
 def _replacing(path, tensors):
     """Open a file beside `path` that takes its place only when all went well."""
     path = os.path.realpath(path)
-    folder, name = os.path.split(path)
+    folder = os.path.dirname(path)
     if not tensors:
         raise CheckpointError(f"A checkpoint holds tensors. Received: none for {path}.")
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"The folder to write into does not exist: {folder}.")
-    temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with written_whole(path) as temporary, open(temporary, "xb") as file:
+        yield file
+        file.flush()
 
 
 def _require_file(path):
