@@ -1,8 +1,6 @@
 """The keras-mixer program, run as a user runs it."""
 
 import json
-import pathlib
-import sys
 
 import numpy as np
 import PIL.Image
@@ -14,8 +12,6 @@ from tiny import IMAGE_SIZE, build_tiny, randomize
 from keras_mixer import cli
 from keras_mixer.models import port
 from keras_mixer.weights import fill
-
-PROGRAM = pathlib.Path(sys.executable).with_name("keras-mixer")
 
 
 def fails_with_one_line(result):
