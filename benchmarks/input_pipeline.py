@@ -97,7 +97,14 @@ def our_speed(split):
     steps = split.size // BATCH
     batches = iter(
         batches.training_batches(
-            split, config, ImageTransform(), (SIZE, SIZE), 2, BATCH, steps, seed=0
+            split,
+            config,
+            transform=ImageTransform(),
+            image_size=(SIZE, SIZE),
+            classes=2,
+            batch_size=BATCH,
+            epoch_steps=steps,
+            seed=0,
         )
     )
     for _ in range(8):

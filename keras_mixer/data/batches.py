@@ -35,6 +35,7 @@ _KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle"}
 def training_batches(
     split,
     config,
+    *,
     transform,
     image_size,
     classes,
@@ -105,7 +106,7 @@ def training_batches(
 
 
 def evaluation_batches(
-    split, transform, image_size, classes, batch_size, worker=0, num_workers=1
+    split, *, transform, image_size, classes, batch_size, worker=0, num_workers=1
 ):
     """Build one pass over a split, in stored order, by the evaluation crop.
 

@@ -118,10 +118,10 @@ def evaluate(
     classes = model.output_shape[-1]
     stream = batches.evaluation_batches(
         split,
-        model.get_layer("preprocessing"),
-        model.input_shape[1:3],
-        classes,
-        batch_size,
+        transform=model.get_layer("preprocessing"),
+        image_size=model.input_shape[1:3],
+        classes=classes,
+        batch_size=batch_size,
     )
     bar = keras.utils.Progbar(-(-split.size // batch_size), verbose=verbose)
     truths, found, in_top5, losses = [], [], [], []

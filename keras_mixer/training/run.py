@@ -150,12 +150,12 @@ def preview(
     stream = batches.training_batches(
         split,
         config,
-        model.get_layer("preprocessing"),
-        model.input_shape[1:3],
-        len(source.class_names),
-        batch_size,
-        split.size // batch_size,
-        config.seed,
+        transform=model.get_layer("preprocessing"),
+        image_size=model.input_shape[1:3],
+        classes=len(source.class_names),
+        batch_size=batch_size,
+        epoch_steps=split.size // batch_size,
+        seed=config.seed,
     )
     images, labels = next(stream.as_numpy_iterator())
     return images[:count], labels[:count], source.class_names

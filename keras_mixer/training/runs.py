@@ -182,26 +182,26 @@ class Run:
         return batches.training_batches(
             self.source.splits["train"],
             self.config,
-            self.transform,
-            self.image_size,
-            len(self.source.class_names),
-            self.config.batch_size,
-            self.epoch_steps,
-            self.config.seed,
-            self.step,
-            self.where.worker,
-            self.where.num_workers,
+            transform=self.transform,
+            image_size=self.image_size,
+            classes=len(self.source.class_names),
+            batch_size=self.config.batch_size,
+            epoch_steps=self.epoch_steps,
+            seed=self.config.seed,
+            first_step=self.step,
+            worker=self.where.worker,
+            num_workers=self.where.num_workers,
         )
 
     def batches_of(self, split):
         return batches.evaluation_batches(
             split,
-            self.transform,
-            self.image_size,
-            len(self.source.class_names),
-            self.config.batch_size,
-            self.where.worker,
-            self.where.num_workers,
+            transform=self.transform,
+            image_size=self.image_size,
+            classes=len(self.source.class_names),
+            batch_size=self.config.batch_size,
+            worker=self.where.worker,
+            num_workers=self.where.num_workers,
         )
 
     def end_epoch(self, epoch, logs):

@@ -45,9 +45,28 @@ def folder(tmp_path):
 
 def training_batches(split, config=AUGMENTED, *, first_step=0, count=6, **kwargs):
     stream = batches.training_batches(
-        split, config, WHOLE, (8, 12), 2, 8, split.size // 8, 7, first_step, **kwargs
+        split,
+        config,
+        transform=WHOLE,
+        image_size=(8, 12),
+        classes=2,
+        batch_size=8,
+        epoch_steps=split.size // 8,
+        first_step=first_step,
+        **{"seed": 7} | kwargs,
     )
     return list(itertools.islice(stream.as_numpy_iterator(), count))
+
+
+def evaluation_batches(split, classes, batch_size, **kwargs):
+    return batches.evaluation_batches(
+        split,
+        transform=WHOLE,
+        image_size=(8, 8),
+        classes=classes,
+        batch_size=batch_size,
+        **kwargs,
+    )
 
 
 def assert_same(these, those):
@@ -166,7 +185,7 @@ def test_tfds_splits_a_builder_of_image_folders(tmp_path):
     sizes = {name: split.size for name, split in source.splits.items()}
     assert sizes == {"train": 20, "test": 8}
     assert source.class_names == ("a", "b")
-    stream = batches.evaluation_batches(source.splits["test"], WHOLE, (8, 8), 2, 8)
+    stream = evaluation_batches(source.splits["test"], 2, 8)
     ((images, one_hot, _),) = stream.as_numpy_iterator()
     bright = images.mean((1, 2, 3)) > 128
     np.testing.assert_array_equal(one_hot.argmax(-1), bright)
@@ -227,7 +246,15 @@ def test_tfds_batches_can_start_at_any_step(prepared):
 
     def some(first_step, count):
         stream = batches.training_batches(
-            split, AUGMENTED, WHOLE, (8, 8), 3, 10, 5, 7, first_step
+            split,
+            AUGMENTED,
+            transform=WHOLE,
+            image_size=(8, 8),
+            classes=3,
+            batch_size=10,
+            epoch_steps=5,
+            seed=7,
+            first_step=first_step,
         )
         return list(itertools.islice(stream.as_numpy_iterator(), count))
 
@@ -259,7 +286,7 @@ def test_tfds_mock_gives_batches(prepared):
     name, folder = prepared
     with tfds.testing.mock_data(num_examples=9, data_dir=folder):
         split = sources.open_source(name, data_dir=folder).splits["test"]
-        stream = batches.evaluation_batches(split, WHOLE, (8, 8), 3, 9)
+        stream = evaluation_batches(split, 3, 9)
         images, one_hot, _ = next(stream.as_numpy_iterator())
     assert images.shape == (9, 8, 8, 3)
     np.testing.assert_array_equal(one_hot.sum(-1), 1)
@@ -334,14 +361,7 @@ def test_training_batches_of_workers_make_up_the_global_batch(folder):
 
 def test_training_batches_differ_by_seed(folder):
     split = sources.open_source(f"folder:{folder}").splits["train"]
-    one, other = (
-        next(
-            batches.training_batches(
-                split, AUGMENTED, WHOLE, (8, 12), 2, 8, 6, seed
-            ).as_numpy_iterator()
-        )
-        for seed in (1, 2)
-    )
+    (one,), (other,) = (training_batches(split, count=1, seed=n) for n in (1, 2))
     assert np.abs(one[0] - other[0]).mean() > 1
 
 
@@ -350,8 +370,8 @@ def test_evaluation_batches_have_each_example_once(num_workers):
     split = sources.open_source("digits").splits["test"]
     parts = [
         list(
-            batches.evaluation_batches(
-                split, WHOLE, (8, 8), 10, 63, worker, num_workers
+            evaluation_batches(
+                split, 10, 63, worker=worker, num_workers=num_workers
             ).as_numpy_iterator()
         )
         for worker in range(num_workers)
@@ -391,6 +411,6 @@ def test_evaluation_crop_covers_a_model_that_is_not_square():
 
 def test_labels_out_of_range_are_refused():
     split = IndexedSplit(np.zeros((4, 8, 8, 3), "uint8"), np.arange(4))
-    stream = batches.evaluation_batches(split, WHOLE, (8, 8), 3, 4)
+    stream = evaluation_batches(split, 3, 4)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"must be in \[0, 3\)"):
         list(stream)
