@@ -1,6 +1,7 @@
 """MLP-Mixer for Keras: every published checkpoint, fine-tuning, and serving."""
 
 import importlib
+import importlib.metadata
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -88,6 +89,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("keras-mixer")
     if name in _LAZY:
         module = importlib.import_module(f"keras_mixer.{_LAZY[name]}")
         return getattr(module, name)

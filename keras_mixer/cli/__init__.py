@@ -1,12 +1,15 @@
 """The `keras-mixer` program: one absl program a verb.
 
 Usage: keras-mixer VERB [ARGUMENT...] [--FLAG=VALUE...]
+       keras-mixer --version
 """
 
 import importlib
 import sys
 
 from absl import app, flags, logging
+
+import keras_mixer
 
 VERBS = {
     "predict": "label images",
@@ -26,6 +29,9 @@ def main():
             print(f"  {verb:10}{purpose}")
         print("\nkeras-mixer VERB --help explains a verb.")
         sys.exit(0 if arguments else 1)
+    if arguments[0] == "--version":
+        print("keras-mixer", keras_mixer.__version__)
+        return
     verb = arguments[0]
     if verb not in VERBS:
         _fail(f"The verb must be one of {', '.join(VERBS)}. Received: {verb!r}.")
@@ -49,11 +55,22 @@ def main():
 
     def parse(argv):
         try:
-            return flags.FLAGS(argv)
+            return flags.FLAGS([_underscored(argument) for argument in argv])
         except flags.Error as error:
             _fail(error)
 
     app.run(run, argv=[f"keras-mixer {verb}", *arguments[1:]], flags_parser=parse)
+
+
+def _underscored(argument):
+    """Take `--top-k=3` for `--top_k=3`, and `--no-json` for `--nojson`."""
+    if not argument.startswith("--"):
+        return argument
+    flag, *value = argument.split("=", 1)
+    name = flag[2:].replace("-", "_")
+    if name not in flags.FLAGS and name.startswith("no_"):
+        name = "no" + name[3:]
+    return "=".join(["--" + name, *value])
 
 
 def _fail(error):

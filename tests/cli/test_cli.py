@@ -1,14 +1,20 @@
-"""The keras-mixer program, run as a user runs it."""
+"""The keras-mixer program: what each verb prints, and where it stops."""
 
 import json
+import pathlib
+import re
+import subprocess
+import sys
 
+import keras
 import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
-from program import keras_mixer_program
+from program import keras_mixer_main, keras_mixer_program
 from tiny import IMAGE_SIZE, build_tiny, randomize
 
+import keras_mixer
 from keras_mixer import cli
 from keras_mixer.models import port
 from keras_mixer.weights import fill
@@ -38,12 +44,12 @@ def folder(tmp_path_factory):
 
 
 def test_predict_prints_a_table_of_labels_and_scores(folder):
-    result = keras_mixer_program(
+    result = keras_mixer_main(
         "predict",
         folder / "astronaut.jpg",
         folder / "chelsea.jpg",
         f"--model={folder}/model.keras",
-        "--top_k=2",
+        "--top-k=2",
     )
     assert result.returncode == 0
     assert not result.stderr
@@ -57,11 +63,7 @@ def test_predict_prints_a_table_of_labels_and_scores(folder):
 
 
 def test_predict_names_a_broken_image_and_labels_the_others(folder):
-    import keras
-
-    import keras_mixer
-
-    result = keras_mixer_program(
+    result = keras_mixer_main(
         "predict",
         folder / "cut.jpg",
         folder / "chelsea.jpg",
@@ -83,7 +85,7 @@ def test_predict_names_a_broken_image_and_labels_the_others(folder):
 
 def test_port_prints_where_each_tensor_went_and_verifies(folder):
     out = folder / "new" / "out.pdparams"
-    result = keras_mixer_program("port", folder / "tiny.weights.h5", out, "--verify")
+    result = keras_mixer_main("port", folder / "tiny.weights.h5", out, "--verify")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["source", "target", "shape", "how,", "CRC-32"]
@@ -91,7 +93,7 @@ def test_port_prints_where_each_tensor_went_and_verifies(folder):
     assert "(4, 4, 3, 10)" in lines[1]
     assert f"Wrote {out}" in lines
     digest = [line for line in lines if line.startswith("Logits on the fixed image")]
-    again = keras_mixer_program("port", out, folder / "back.keras", "--verify")
+    again = keras_mixer_main("port", out, folder / "back.keras", "--verify")
     assert digest[0] in again.stdout.splitlines()
     assert "backbone" not in again.stdout
     back, _ = port.port(folder / "back.keras")
@@ -103,7 +105,7 @@ def test_port_prints_where_each_tensor_went_and_verifies(folder):
 
 def test_port_refuses_another_model_and_writes_nothing(folder):
     out = folder / "nano.weights.h5"
-    result = keras_mixer_program(
+    result = keras_mixer_main(
         "port", folder / "tiny.weights.h5", out, "--model=MlpMixerNano4"
     )
     line = fails_with_one_line(result)
@@ -113,7 +115,7 @@ def test_port_refuses_another_model_and_writes_nothing(folder):
 
 
 def test_weights_lists_the_catalogue():
-    result = keras_mixer_program("weights", "--model=MlpMixerL16")
+    result = keras_mixer_main("weights", "--model=MlpMixerL16")
     assert result.returncode == 0
     assert "imagenet_google" in result.stdout
     assert "72.06" in result.stdout
@@ -136,13 +138,13 @@ def test_weights_lists_the_catalogue():
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_arguments_end_in_one_line(arguments, words):
-    assert words in fails_with_one_line(keras_mixer_program(*arguments))
+    assert words in fails_with_one_line(keras_mixer_main(*arguments))
 
 
 def test_without_the_network_predict_says_where_the_file_can_go(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", "http://127.0.0.1:9")
-    result = keras_mixer_program("predict", "a.jpg")
+    result = keras_mixer_main("predict", "a.jpg")
     assert result.returncode == 1
     line = result.stderr.splitlines()[-1]
     assert "Cannot fetch http://127.0.0.1:9/vision_transformers/mlp_mixer/" in line
@@ -150,11 +152,38 @@ def test_without_the_network_predict_says_where_the_file_can_go(tmp_path, monkey
     assert "KERAS_MIXER_WEIGHTS_URL" in line
 
 
-def test_help_explains_the_program_and_each_verb(capsys):
+def test_the_program_as_a_process_says_its_version():
+    setup = pathlib.Path(__file__).parents[2] / "setup.py"
+    version = re.search(r'version="(.*?)"', setup.read_text(encoding="utf-8"))[1]
+    assert keras_mixer.__version__ == version
+    console_script = keras_mixer_program("--version")
+    module = subprocess.run(
+        [sys.executable, "-m", "keras_mixer", "--version"],
+        capture_output=True,
+        text=True,
+    )
+    for result in (console_script, module):
+        assert (result.returncode, result.stdout) == (0, f"keras-mixer {version}\n")
+
+
+def test_a_process_ends_in_one_line_and_status_1():
+    fails_with_one_line(keras_mixer_program("port", "nowhere.npz", "b.npz"))
+
+
+@pytest.mark.parametrize("flag", ["--top-k=1", "--top_k=1", "--top-k 1"])
+@pytest.mark.parametrize("no", ["--no-json", "--nojson"])
+def test_flags_are_taken_with_dashes_as_with_underscores(folder, flag, no):
+    model, image = f"--model={folder}/model.keras", folder / "chelsea.jpg"
+    result = keras_mixer_main("predict", image, model, *flag.split(), no)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 2
+
+
+def test_help_explains_the_program_and_each_verb():
     result = keras_mixer_program("--help")
     assert result.returncode == 0
     for verb in cli.VERBS:
         assert verb in result.stdout
-    result = keras_mixer_program("port", "--help")
+    result = keras_mixer_main("port", "--help")
     assert "keras-mixer port mlp-mixer_b16_224.pdparams b16.weights.h5" in result.stdout
     assert "--[no]verify" in result.stdout
