@@ -43,7 +43,7 @@ class Jax:
 
         self.jax = jax
         numpy = jax.numpy
-        side = keras_mixer.models.network.VARIANTS[model_name].image_size
+        side = keras_mixer.models.VARIANTS[model_name].image_size
         rng = np.random.default_rng(0)
         self.images = numpy.asarray(rng.uniform(0, 255, (batch, side, side, 3)), "f4")
         labels = numpy.arange(batch) % CLASSES
@@ -124,12 +124,12 @@ class Torch:
         sys.path.insert(0, str(HERE.parent / "tests" / "support"))
         from torch_mixer import Mixer
 
-        from keras_mixer.models import network
+        from keras_mixer.models import mixer
 
         self.torch = torch
         self.where = "cuda" if torch.cuda.is_available() else "cpu"
         torch.set_default_device(self.where)
-        self.variant = network.VARIANTS[model_name]
+        self.variant = mixer.VARIANTS[model_name]
         sizes = dataclasses.asdict(self.variant)
         side = sizes["image_size"]
         self.images = 255 * torch.rand(batch, side, side, 3)

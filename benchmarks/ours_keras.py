@@ -21,7 +21,7 @@ from PIL import Image
 
 import keras_mixer
 from keras_mixer.images import preprocess
-from keras_mixer.models import network
+from keras_mixer.models import mixer
 from keras_mixer.serving import export
 from keras_mixer.training import devices, recipes, trainer
 from keras_mixer.weights import fill
@@ -55,7 +55,7 @@ class Keras:
         for precision in ("float32", "bfloat16"):
             path = self.folder / "saved_model" / precision
             export.export_saved_model(built, path, precision=precision)
-        variant = vars(network.VARIANTS[model])
+        variant = vars(mixer.VARIANTS[model])
         sizes = {**variant, "classes": built.output_shape[-1]}
         (self.folder / "sizes.json").write_text(json.dumps(sizes))
         files = self.folder / "files"

@@ -1,1 +1,35 @@
 """The layers of MLP-Mixer, the named models, and porting files to new ones."""
+
+from keras_mixer.models.layers import ChannelMixing, StochasticDepth, TokenMixing
+from keras_mixer.models.mixer import (
+    VARIANTS,
+    MlpMixer,
+    MlpMixerB16,
+    MlpMixerB32,
+    MlpMixerH14,
+    MlpMixerL16,
+    MlpMixerL32,
+    MlpMixerNano4,
+    MlpMixerS8,
+    MlpMixerS16,
+    MlpMixerS32,
+    load_weights,
+)
+
+__all__ = [
+    "VARIANTS",
+    "ChannelMixing",
+    "MlpMixer",
+    "MlpMixerB16",
+    "MlpMixerB32",
+    "MlpMixerH14",
+    "MlpMixerL16",
+    "MlpMixerL32",
+    "MlpMixerNano4",
+    "MlpMixerS8",
+    "MlpMixerS16",
+    "MlpMixerS32",
+    "StochasticDepth",
+    "TokenMixing",
+    "load_weights",
+]

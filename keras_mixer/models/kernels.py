@@ -1,144 +1,76 @@
-"""Parts of a training step for CPUs under TensorFlow, with gradients of their own.
+"""How the model's arithmetic is computed, and where: the one place that asks.
 
-Op by op, an exact GELU and its gradient are some twenty passes over the widest tensors
-of the model, the slowest by TensorFlow's `Erfc`; layer normalisation takes as many over
-the stream of tokens. XLA compiles them to one or two, in float32 inside.
-
-The products stay oneDNN's, which XLA's do not come near to in bfloat16. Of those only
-the bias is dealt with here: TensorFlow adds up its gradient in bfloat16, where a sum of
-thousands of numbers stops growing.
+Everywhere `keras.ops` and Keras' own layers do it. In training on a CPU under
+TensorFlow, `cpu_kernels` does: the same numbers in fewer passes over memory.
 """
 
-import math
-
-import tensorflow as tf
-
-
-def are_of_use():
-    """Whether TensorFlow computes on CPUs alone.
-
-    GPUs and TPUs have fast kernels of their own, and round the products by which the
-    means of `layer_norm` are taken to fewer bits.
-    """
-    return not any(map(tf.config.list_logical_devices, ("GPU", "TPU")))
+import keras
+from keras import ops
 
 
-@tf.custom_gradient
-def _dense(x, kernel, bias):
-    def gradient(upstream):
-        ones = tf.ones((1, tf.shape(upstream)[0]), upstream.dtype)
-        return (
-            tf.matmul(upstream, kernel, transpose_b=True),
-            tf.matmul(x, upstream, transpose_a=True),
-            tf.matmul(ones, upstream)[0],
-        )
-
-    return tf.nn.bias_add(tf.matmul(x, kernel), bias), gradient
-
-
-def dense(x, kernel, bias):
-    """`x @ kernel + bias`.
+def linear(x, kernel, bias, training=False):
+    """Compute `x @ kernel + bias`.
 
     Args:
         x: Tensor `(rows, inputs)`.
         kernel: Tensor or variable `(inputs, outputs)`.
         bias: Tensor or variable `(outputs,)`.
+        training: Whether a gradient will be taken.
 
     Returns:
         A tensor `(rows, outputs)` of the type of `x`.
     """
-    return _dense(x, tf.convert_to_tensor(kernel), tf.convert_to_tensor(bias))
+    if cpu := _cpu_kernels(training):
+        return cpu.dense(x, kernel, bias)
+    return ops.add(ops.matmul(x, kernel), bias)
 
 
-def biased_gelu(x, bias):
-    """Exact GELU of `x + bias`.
+def dense(x, layer, training=False):
+    """Apply a built `keras.layers.Dense` to a tensor `(rows, inputs)`."""
+    if cpu := _cpu_kernels(training):
+        return cpu.dense(x, layer.kernel, layer.bias)
+    return layer(x)
+
+
+def gelu_dense(x, layer, approximate, training=False):
+    """Apply a built `keras.layers.Dense`, and GELU to what comes out.
 
     Args:
-        x: Tensor `(rows, columns)`.
-        bias: Tensor or variable `(columns,)`.
+        x: Tensor `(rows, inputs)`.
+        layer: A built `keras.layers.Dense` without an activation.
+        approximate: Whether GELU takes its tanh form.
+        training: Whether a gradient will be taken.
 
     Returns:
-        A tensor of the type and shape of `x`.
+        A tensor `(rows, outputs)`.
     """
-    return _biased_gelu(x, tf.convert_to_tensor(bias))
+    cpu = _cpu_kernels(training)
+    if cpu and not approximate:
+        return cpu.biased_gelu(ops.matmul(x, layer.kernel), layer.bias)
+    return ops.gelu(layer(x), approximate=approximate)
 
 
-@tf.custom_gradient
-def _biased_gelu(x, bias):
-    return _forward(x, bias), lambda upstream: _backward(x, bias, upstream)
-
-
-@tf.function(jit_compile=True, autograph=False)
-def _forward(x, bias):
-    z = _sum(x, bias)
-    return tf.cast(z * _normal_cdf(z), x.dtype)
-
-
-@tf.function(jit_compile=True, autograph=False)
-def _backward(x, bias, upstream):
-    z = _sum(x, bias)
-    density = tf.exp(-0.5 * z * z) / math.sqrt(2 * math.pi)
-    gradient = tf.cast(upstream, tf.float32) * (_normal_cdf(z) + z * density)
-    # The sum over the rows costs next to nothing here, and a pass of its own elsewhere.
-    total = tf.reduce_sum(gradient, axis=0)
-    return tf.cast(gradient, x.dtype), tf.cast(total, bias.dtype)
-
-
-def layer_norm(x, gamma, beta, epsilon):
-    """Layer normalisation over the last axis.
+def layer_norm(x, gamma, beta, epsilon, training=False):
+    """Normalise over the last axis, in float32 inside.
 
     Args:
         x: Tensor `(batch, patches, channels)`.
-        gamma: Tensor or variable `(channels,)`.
-        beta: Tensor or variable `(channels,)`.
+        gamma: Variable `(channels,)`.
+        beta: Variable `(channels,)`.
         epsilon: Number added to the variance.
+        training: Whether a gradient will be taken.
 
     Returns:
         A tensor of the type and shape of `x`.
     """
-
-    @tf.custom_gradient
-    def normalise(x, gamma, beta):
-        y, mean, rate = _normalise(x, gamma, beta, epsilon)
-        return y, lambda upstream: _unnormalise(x, gamma, beta, mean, rate, upstream)
-
-    rows = tf.reshape(x, (-1, x.shape[-1]))
-    rows = normalise(rows, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta))
-    return tf.reshape(rows, tf.shape(x))
+    if cpu := _cpu_kernels(training):
+        return cpu.layer_norm(x, gamma, beta, epsilon)
+    return ops.layer_normalization(x, gamma, beta, axis=-1, epsilon=epsilon)
 
 
-@tf.function(jit_compile=True, autograph=False)
-def _normalise(x, gamma, beta, epsilon):
-    x32 = tf.cast(x, tf.float32)
-    mean = _mean(x32)
-    rate = tf.math.rsqrt(_mean(tf.square(x32 - mean)) + epsilon)
-    y = (x32 - mean) * rate * tf.cast(gamma, tf.float32) + tf.cast(beta, tf.float32)
-    return tf.cast(y, x.dtype), mean, rate
+def _cpu_kernels(training):
+    if not training or keras.backend.backend() != "tensorflow":
+        return None
+    from keras_mixer.models import cpu_kernels
 
-
-@tf.function(jit_compile=True, autograph=False)
-def _unnormalise(x, gamma, beta, mean, rate, upstream):
-    upstream = tf.cast(upstream, tf.float32)
-    normal = (tf.cast(x, tf.float32) - mean) * rate
-    gradient = upstream * tf.cast(gamma, tf.float32)
-    along = _mean(gradient * normal)
-    gradient = (gradient - _mean(gradient) - normal * along) * rate
-    return (
-        tf.cast(gradient, x.dtype),
-        tf.cast(tf.reduce_sum(upstream * normal, axis=0), gamma.dtype),
-        tf.cast(tf.reduce_sum(upstream, axis=0), beta.dtype),
-    )
-
-
-def _mean(x):
-    # As a product of matrices: XLA does not vectorise sums along rows on a CPU.
-    columns = x.shape[-1]
-    return tf.matmul(x, tf.fill((columns, 1), 1 / columns))
-
-
-def _sum(x, bias):
-    return tf.cast(x, tf.float32) + tf.cast(bias, tf.float32)
-
-
-def _normal_cdf(z):
-    return 0.5 + 0.5 * tf.math.erf(z * math.sqrt(0.5))
+    return cpu_kernels if cpu_kernels.are_of_use() else None

@@ -1,6 +1,7 @@
-"""MLP-Mixer as Functional Keras models: `MlpMixer` and the named variants."""
+"""MLP-Mixer as a Functional Keras model: `MlpMixer`, and the named variants of it."""
 
 import dataclasses
+import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,11 +10,52 @@ from typing import Any
 import keras
 
 from keras_mixer.catalog import ImageTransform
-from keras_mixer.models import layers, network
-from keras_mixer.models.network import VARIANTS
+from keras_mixer.catalog.checks import check_choice, check_positive
+from keras_mixer.models.layers import (
+    ChannelMixing,
+    LayerNormalization,
+    PatchEmbedding,
+    PixelNormalization,
+    StochasticDepth,
+    TokenMixing,
+)
 from keras_mixer.models.port import open_weights
 from keras_mixer.weights import fill
 from keras_mixer.weights.resize import tokens_mlp_dim as fitted_tokens_mlp_dim
+
+# Every source of published weights uses 1e-6; Keras' own default is 1e-3.
+EPSILON = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """The sizes of a named model: the first arguments of `MlpMixer`, and its image."""
+
+    hidden_dim: int
+    num_blocks: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    patch_size: int
+    image_size: int = 224
+
+    @property
+    def sizes(self):
+        return dataclasses.astuple(self)[:-1]
+
+
+# arXiv 2105.01601, table 1. S8 is S at patch size 8, for which Google published
+# weights; Nano4 is the small one that ships in the package.
+VARIANTS = {
+    "MlpMixerS32": Variant(512, 8, 256, 2048, 32),
+    "MlpMixerS16": Variant(512, 8, 256, 2048, 16),
+    "MlpMixerS8": Variant(512, 8, 256, 2048, 8),
+    "MlpMixerB32": Variant(768, 12, 384, 3072, 32),
+    "MlpMixerB16": Variant(768, 12, 384, 3072, 16),
+    "MlpMixerL32": Variant(1024, 24, 512, 4096, 32),
+    "MlpMixerL16": Variant(1024, 24, 512, 4096, 16),
+    "MlpMixerH14": Variant(1280, 32, 640, 5120, 14),
+    "MlpMixerNano4": Variant(128, 8, 64, 512, 4, image_size=32),
+}
 
 
 def MlpMixer(
@@ -93,40 +135,28 @@ def MlpMixer(
         arXiv 2105.01601, section 2 and table 1; initialisers of
         google-research/vision_transformer, `vit_jax/models_mixer.py`.
     """
-    for argument, value in [
-        ("hidden_dim", hidden_dim),
-        ("num_blocks", num_blocks),
-        ("tokens_mlp_dim", tokens_mlp_dim),
-        ("channels_mlp_dim", channels_mlp_dim),
-        ("patch_size", patch_size),
-    ]:
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(
-                f"{argument} must be a positive integer. Received: {argument}={value}."
-            )
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(
-            f'pooling must be None, "avg" or "max". Received: pooling={pooling!r}.'
-        )
-    if classes is not None and (not isinstance(classes, int) or classes < 1):
-        raise ValueError(
-            f"classes must be a positive integer or None. Received: classes={classes}."
-        )
-    if resize not in (None, "interpolate"):
-        raise ValueError(
-            f'resize must be None or "interpolate". Received: resize={resize!r}.'
-        )
+    sizes = {
+        "hidden_dim": hidden_dim,
+        "num_blocks": num_blocks,
+        "tokens_mlp_dim": tokens_mlp_dim,
+        "channels_mlp_dim": channels_mlp_dim,
+        "patch_size": patch_size,
+    }
+    for argument, value in sizes.items():
+        check_positive(argument, value)
+    if classes is not None:
+        check_positive("classes", classes)
+    check_choice("pooling", pooling, (None, "avg", "max"))
+    check_choice("resize", resize, (None, "interpolate"))
     image_shape = _image_shape(input_shape, input_tensor, patch_size)
 
-    source = None
-    transform = ImageTransform()
+    source, transform = None, ImageTransform()
     if weights is not None:
         source = open_weights(
-            weights,
-            network.variant_name(hidden_dim, num_blocks, channels_mlp_dim, patch_size),
+            weights, variant_name(hidden_dim, num_blocks, channels_mlp_dim, patch_size)
         )
         transform = source.transform
-        tokens_mlp_dim = fitted_tokens_mlp_dim(
+        sizes["tokens_mlp_dim"] = fitted_tokens_mlp_dim(
             tokens_mlp_dim, source, image_shape, patch_size, resize
         )
         if approximate_gelu is None:
@@ -139,25 +169,21 @@ def MlpMixer(
                     f"include_top=False. Received: weights={source.origin}."
                 )
 
-    with layers.weights_follow(source is not None):
-        model = network.build(
-            hidden_dim,
-            num_blocks,
-            tokens_mlp_dim,
-            channels_mlp_dim,
-            patch_size,
-            images=keras.Input(image_shape, name="images")
-            if input_tensor is None
-            else input_tensor,
-            transform=transform if include_preprocessing else None,
-            pooling="avg" if include_top else pooling,
-            classes=(classes or 1000) if include_top else None,
-            classifier_activation=classifier_activation,
-            name=name,
-            dropout_rate=dropout_rate,
-            stochastic_depth_rate=stochastic_depth_rate,
-            approximate_gelu=bool(approximate_gelu),
-        )
+    model = build(
+        **sizes,
+        images=keras.Input(image_shape, name="images")
+        if input_tensor is None
+        else input_tensor,
+        transform=transform if include_preprocessing else None,
+        pooling="avg" if include_top else pooling,
+        classes=(classes or 1000) if include_top else None,
+        classifier_activation=classifier_activation,
+        name=name,
+        dropout_rate=dropout_rate,
+        stochastic_depth_rate=stochastic_depth_rate,
+        approximate_gelu=bool(approximate_gelu),
+        kernel_initializer="zeros" if source else "lecun_normal",
+    )
     if source is not None:
         report = fill.fill(model, source, resize)
         if report.new_head:
@@ -167,6 +193,84 @@ def MlpMixer(
                 file=sys.stderr,
             )
     return model
+
+
+def build(
+    hidden_dim,
+    num_blocks,
+    tokens_mlp_dim,
+    channels_mlp_dim,
+    patch_size,
+    *,
+    images,
+    transform,
+    pooling,
+    classes,
+    classifier_activation,
+    name,
+    dropout_rate=0.0,
+    stochastic_depth_rate=0.0,
+    approximate_gelu=False,
+    kernel_initializer="lecun_normal",
+):
+    """Build the graph: `MlpMixer` with its arguments checked and resolved.
+
+    Args, where they are not those of `MlpMixer`:
+        images: Keras tensor `(batch, height, width, 3)`.
+        transform: The `ImageTransform` of the layer `preprocessing`, or None for none.
+        classes: Number of classes of the head, or None for no head.
+        kernel_initializer: What the mixing kernels start as.
+    """
+    x = images
+    if transform is not None:
+        x = PixelNormalization(**dataclasses.asdict(transform), name="preprocessing")(x)
+    x = PatchEmbedding(hidden_dim, patch_size, name="stem")(x)
+    x = keras.layers.Reshape((-1, hidden_dim), name="tokens")(x)
+    mlp = {
+        "approximate_gelu": approximate_gelu,
+        "dropout_rate": dropout_rate,
+        "kernel_initializer": kernel_initializer,
+    }
+    for i in range(num_blocks):
+        drop_rate = stochastic_depth_rate * i / max(num_blocks - 1, 1)
+        for branch, mixing, mlp_dim in [
+            ("token", TokenMixing, tokens_mlp_dim),
+            ("channel", ChannelMixing, channels_mlp_dim),
+        ]:
+            y = LayerNormalization(epsilon=EPSILON, name=f"block{i}_{branch}_norm")(x)
+            y = mixing(mlp_dim, name=f"block{i}_{branch}_mixing", **mlp)(y)
+            if drop_rate:
+                y = StochasticDepth(drop_rate, name=f"block{i}_{branch}_drop")(y)
+            x = keras.layers.Add(name=f"block{i}_{branch}_residual")([x, y])
+
+    # From here on in the variables' type (float32 under mixed precision): what leaves
+    # the model is never half precision.
+    dtype = keras.config.dtype_policy().variable_dtype
+    x = LayerNormalization(epsilon=EPSILON, name="pre_head_norm", dtype=dtype)(x)
+    if pooling == "avg":
+        x = keras.layers.GlobalAveragePooling1D(name="pool", dtype=dtype)(x)
+    elif pooling == "max":
+        x = keras.layers.GlobalMaxPooling1D(name="pool", dtype=dtype)(x)
+    if classes is not None:
+        x = keras.layers.Dense(
+            classes,
+            activation=classifier_activation,
+            kernel_initializer="zeros",
+            name="head",
+            dtype=dtype,
+        )(x)
+    inputs = keras.utils.get_source_inputs(images)
+    return keras.Model(inputs if len(inputs) > 1 else inputs[0], x, name=name)
+
+
+def variant_name(hidden_dim, num_blocks, channels_mlp_dim, patch_size):
+    """Name of the variant of these sizes, at whatever resolution, or None."""
+    wanted = hidden_dim, num_blocks, channels_mlp_dim, patch_size
+    for name, v in VARIANTS.items():
+        # The token width grows with the resolution.
+        if wanted == (v.hidden_dim, v.num_blocks, v.channels_mlp_dim, v.patch_size):
+            return name
+    return None
 
 
 def load_weights(
@@ -183,13 +287,13 @@ def load_weights(
         resize: `"interpolate"` to fit weights of another image size approximately.
 
     Returns:
-        A `keras_mixer.porting.Report`; `print` shows it as a table.
+        A report of what went where; `print` shows it as a table.
 
     Raises:
         ValueError: With every missing, unexpected, misshapen and non-finite tensor, or
             if the model normalises pixels, or has a GELU, unlike the weights'.
     """
-    source = open_weights(weights, network.variant_name(*fill.model_sizes(model)))
+    source = open_weights(weights, variant_name(*fill.model_sizes(model)))
     fill.check_constants(model, source)
     return fill.fill(model, source, resize)
 
@@ -224,84 +328,55 @@ def _image_shape(input_shape, input_tensor, patch_size):
                 f"input_tensor.shape={input_tensor.shape}."
             )
         input_shape = input_tensor.shape[1:]
-    elif input_shape is None:
-        # The published size, or one patch where a patch is larger than that.
-        input_shape = (224, 224, 3)
-    input_shape = tuple(input_shape)
-    if len(input_shape) != 3 or not all(
-        isinstance(n, int) and n > 0 for n in input_shape
-    ):
+    shape = (224, 224, 3) if input_shape is None else tuple(input_shape)
+    if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(
             "input_shape must be (height, width, 3) in known, positive numbers, since "
             "the token-mixing kernels have as many rows as the image has patches. "
-            f"Received: {input_shape}."
+            f"Received: {shape}."
         )
-    if input_shape[2] != 3:
+    if shape[2] != 3:
         raise ValueError(
-            f"Images must have 3 channels, RGB. Received: input_shape={input_shape}. "
+            f"Images must have 3 channels, RGB. Received: input_shape={shape}. "
             "Repeat a grey channel three times with keras.ops.repeat(x, 3, axis=-1)."
         )
-    for image_size in input_shape[:2]:
-        if image_size % patch_size:
-            below = image_size // patch_size * patch_size
+    for size in shape[:2]:
+        if size % patch_size:
+            below = size // patch_size * patch_size
             nearest = [str(n) for n in (below, below + patch_size) if n]
             raise ValueError(
                 "image_size must be a multiple of patch_size. Received: "
-                f"image_size={image_size}, patch_size={patch_size}. "
+                f"image_size={size}, patch_size={patch_size}. "
                 f"The nearest that work: {' and '.join(nearest)}."
             )
-    return input_shape
+    return shape
 
 
 def _named(variant_name: str) -> Callable[..., keras.Model]:
     variant = VARIANTS[variant_name]
-    default_shape = (variant.image_size, variant.image_size, 3)
-    sizes = dataclasses.asdict(variant)
-    del sizes["image_size"]
+    image_shape = (variant.image_size, variant.image_size, 3)
 
-    def build(
-        *,
-        include_top: bool = True,
-        weights: str | os.PathLike[str] | None = None,
-        input_tensor: keras.KerasTensor | None = None,
-        input_shape: Sequence[int] | None = None,
-        pooling: str | None = None,
-        classes: int | None = None,
-        classifier_activation: str | Callable[..., Any] | None = "softmax",
-        include_preprocessing: bool = True,
-        name: str = variant_name,
-        dropout_rate: float = 0.0,
-        stochastic_depth_rate: float = 0.0,
-        approximate_gelu: bool | None = None,
-        resize: str | None = None,
-    ) -> keras.Model:
-        if input_shape is None and input_tensor is None:
-            input_shape = default_shape
-        return MlpMixer(
-            **sizes,
-            include_top=include_top,
-            weights=weights,
-            input_tensor=input_tensor,
-            input_shape=input_shape,
-            pooling=pooling,
-            classes=classes,
-            classifier_activation=classifier_activation,
-            include_preprocessing=include_preprocessing,
-            name=name,
-            dropout_rate=dropout_rate,
-            stochastic_depth_rate=stochastic_depth_rate,
-            approximate_gelu=approximate_gelu,
-            resize=resize,
-        )
+    def build_variant(**arguments: Any) -> keras.Model:
+        if arguments.get("input_tensor") is None:
+            arguments.setdefault("input_shape", image_shape)
+        return MlpMixer(*variant.sizes, **{"name": variant_name, **arguments})
 
-    build.__name__ = build.__qualname__ = variant_name
-    build.__doc__ = f"""Build {variant_name}: {variant.num_blocks} blocks, patch size \
-{variant.patch_size}, {variant.hidden_dim} channels.
+    # The arguments are described once, in MlpMixer: here they are looked up.
+    shared = inspect.signature(MlpMixer)
+    parameters = [
+        p.replace(default=variant_name) if p.name == "name" else p
+        for p in shared.parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    ]
+    build_variant.__signature__ = shared.replace(parameters=parameters)  # type: ignore
+    build_variant.__name__ = build_variant.__qualname__ = variant_name
+    build_variant.__doc__ = f"""Build {variant_name}: {variant.num_blocks} blocks, \
+patch size {variant.patch_size}, {variant.hidden_dim} channels.
 
     The arguments, the result and the errors are those of `keras_mixer.MlpMixer`;
-    `input_shape` defaults to `{default_shape}`.
+    `input_shape` defaults to `{image_shape}`.
     """
-    return build
+    return build_variant
 
 
 MlpMixerS32 = _named("MlpMixerS32")

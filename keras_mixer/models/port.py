@@ -1,6 +1,5 @@
 """What `weights=` names: a tag of the catalogue, fetched and cached, or a file."""
 
-import dataclasses
 import importlib.resources
 import os
 import sys
@@ -8,7 +7,7 @@ import sys
 import keras
 
 from keras_mixer import catalog
-from keras_mixer.models import layers, network
+from keras_mixer.catalog.checks import check_choice
 from keras_mixer.weights import download, fill, names
 
 
@@ -94,25 +93,24 @@ def port(path, model=None, transform=None):
     Raises:
         ValueError: If there is no such model, or the file does not fit it.
     """
+    from keras_mixer.models import mixer
+
     source = fill.open_source(path, transform)
     if model is None:
         *sizes, image_size = source.sizes()
-    elif model in network.VARIANTS:
-        *sizes, image_size = dataclasses.astuple(network.VARIANTS[model])
     else:
-        raise ValueError(
-            f"The model must be one of {', '.join(network.VARIANTS)}. "
-            f"Received: {model!r}."
-        )
-    with layers.weights_follow():
-        built = network.build(
-            *sizes,
-            images=keras.Input((image_size, image_size, 3), name="images"),
-            transform=source.transform,
-            pooling="avg",
-            classes=source.classes,
-            classifier_activation=None,
-            approximate_gelu=source.approximate_gelu,
-            name=model or "mlp_mixer",
-        )
+        check_choice("model", model, mixer.VARIANTS)
+        variant = mixer.VARIANTS[model]
+        sizes, image_size = variant.sizes, variant.image_size
+    built = mixer.build(
+        *sizes,
+        images=keras.Input((image_size, image_size, 3), name="images"),
+        transform=source.transform,
+        pooling="avg",
+        classes=source.classes,
+        classifier_activation=None,
+        approximate_gelu=source.approximate_gelu,
+        name=model or "mlp_mixer",
+        kernel_initializer="zeros",
+    )
     return built, fill.fill(built, source)

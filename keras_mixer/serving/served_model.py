@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_mixer.models import layers
+from keras_mixer.models.layers import ChannelMixing, TokenMixing
 from keras_mixer.serving import served_layers
 
 PRECISIONS = ("float32", "bfloat16")
@@ -41,10 +41,11 @@ def served_model(model, precision):
         config["dtype"] = precision
         if layer is last or layer.name in _FLOAT32_LAYERS:
             config["dtype"] = "float32"
+        if isinstance(layer, (TokenMixing, ChannelMixing)):
+            config["kernel_initializer"] = "zeros"
         return served_layers.served_class(layer).from_config(config)
 
-    with layers.weights_follow():
-        copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
 

@@ -5,7 +5,7 @@ import pytest
 
 tf = pytest.importorskip("tensorflow")
 
-from keras_mixer.models import kernels, layers  # noqa: E402
+from keras_mixer.models import cpu_kernels, layers  # noqa: E402
 
 
 def value_and_gradients(function, upstream, *arguments):
@@ -39,7 +39,7 @@ def test_biased_gelu_and_its_gradients_are_the_exact_ones(dtype):
     rng = np.random.default_rng(0)
     arguments = [rng.normal(size=x.shape), x, rng.normal(size=7)]
     assert_exact(
-        kernels.biased_gelu, lambda x, bias: tf.nn.gelu(x + bias), arguments, dtype
+        cpu_kernels.biased_gelu, lambda x, bias: tf.nn.gelu(x + bias), arguments, dtype
     )
 
 
@@ -56,7 +56,7 @@ def test_layer_norm_and_its_gradients_are_the_exact_ones(dtype):
         return (x - mean) / tf.sqrt(variance + 1e-3) * gamma + beta
 
     assert_exact(
-        lambda *given: kernels.layer_norm(*given, epsilon=1e-3),
+        lambda *given: cpu_kernels.layer_norm(*given, epsilon=1e-3),
         definition,
         arguments,
         dtype,
@@ -67,7 +67,7 @@ def test_dense_and_its_gradients_are_the_exact_ones():
     rng = np.random.default_rng(0)
     shapes = [(101, 5), (101, 7), (7, 5), (5,)]
     assert_exact(
-        kernels.dense,
+        cpu_kernels.dense,
         lambda x, kernel, bias: x @ kernel + bias,
         [rng.normal(size=shape) for shape in shapes],
         "float32",
@@ -78,7 +78,7 @@ def test_gradient_of_a_bias_in_bfloat16_counts_thousands_of_rows():
     # TensorFlow's own gives 256: with 8 significant bits, 256 + 1 is 256.
     x, kernel, bias = (tf.zeros(n, "bfloat16") for n in [(5000, 2), (2, 3), (3,)])
     upstream = tf.ones((5000, 3), "bfloat16")
-    *_, gradient = value_and_gradients(kernels.dense, upstream, x, kernel, bias)
+    *_, gradient = value_and_gradients(cpu_kernels.dense, upstream, x, kernel, bias)
     np.testing.assert_allclose(tf.cast(gradient, "float32"), 5000, rtol=2**-8)
 
 
@@ -109,7 +109,7 @@ def test_layers_train_with_the_gradient_of_inference(layer):
     [layers.ChannelMixing(5), layers.LayerNormalization()],
     ids=lambda layer: layer.name,
 )
-def test_layers_train_by_cpu_ops_and_infer_without(layer):
+def test_layers_train_by_cpu_kernels_and_infer_without(layer):
     layer.build((None, 3, 4))
 
     def calls(training):

@@ -9,14 +9,14 @@ import reference
 from tiny import CLASSES, IMAGE_SIZE, PARAMETERS, TINY, build_tiny, randomize
 
 import keras_mixer
-from keras_mixer.models import network
+from keras_mixer.models import mixer
 from keras_mixer.weights import fill
 
 
 def test_every_variant_has_a_count():
     public = {name for name in keras_mixer.__all__ if name.startswith("MlpMixer")}
     assert set(PARAMETERS) == public - {"MlpMixer"}
-    assert set(PARAMETERS) <= set(network.VARIANTS)
+    assert set(PARAMETERS) <= set(mixer.VARIANTS)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -24,7 +24,7 @@ def test_variant_has_the_published_number_of_parameters(name):
     model = getattr(keras_mixer, name)()
     assert model.count_params() == PARAMETERS[name]
     assert model.name == name
-    size = network.VARIANTS[name].image_size
+    size = mixer.VARIANTS[name].image_size
     assert model.input_shape == (None, size, size, 3)
     keras.backend.clear_session()
 
@@ -174,9 +174,9 @@ def test_model_learns(images):
         ),
         ({"hidden_dim": 0}, "hidden_dim must be a positive integer.*hidden_dim=0"),
         ({"num_blocks": 1.5}, "num_blocks must be a positive integer.*1.5"),
-        ({"classes": 0}, "classes must be a positive integer or None.*classes=0"),
-        ({"pooling": "mean"}, "pooling must be None.*'mean'"),
-        ({"resize": "bilinear"}, "resize must be None or \"interpolate\".*'bilinear'"),
+        ({"classes": 0}, "classes must be a positive integer.*classes=0"),
+        ({"pooling": "mean"}, "pooling must be one of None, avg, max.*'mean'"),
+        ({"resize": "bilinear"}, "resize must be one of None, interpolate.*'bilinear'"),
         ({"input_tensor": np.zeros((1, 12, 12, 3))}, "Keras tensor.*ndarray"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -5,7 +5,7 @@ import pytest
 from tiny import CLASSES, IMAGE_SIZE, TINY
 
 import keras_mixer
-from keras_mixer.models import network
+from keras_mixer.models import mixer
 from keras_mixer.weights.formats import checkpoints
 
 torch = pytest.importorskip(
@@ -44,5 +44,5 @@ def test_timms_file_ports_to_torchs_logits(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MlpMixerS32", "MlpMixerB16"])
 def test_timms_full_size_file_ports_to_torchs_logits(tmp_path, name):
-    sizes = vars(network.VARIANTS[name]).values()
+    sizes = vars(mixer.VARIANTS[name]).values()
     check(tmp_path, getattr(keras_mixer, name), 224, *sizes, 1000)

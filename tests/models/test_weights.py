@@ -11,7 +11,7 @@ from test_porting import google_arrays
 
 import keras_mixer
 from keras_mixer import catalog
-from keras_mixer.models import network, port
+from keras_mixer.models import mixer, port
 from keras_mixer.weights import download, fill, names
 from keras_mixer.weights.formats import checkpoints
 
@@ -25,7 +25,7 @@ def url_path(entry):
 
 def published_file(entry, folder, seed=0):
     """The bytes of a file as its publisher writes it, for the sizes in VARIANTS."""
-    sizes = dataclasses.astuple(network.VARIANTS[entry.model])
+    sizes = dataclasses.astuple(mixer.VARIANTS[entry.model])
     arrays = google_arrays(sizes, entry.classes, seed)
     path = folder / f"published{SUFFIX[entry.format]}"
     if entry.format == "npz":
@@ -49,9 +49,9 @@ def published_file(entry, folder, seed=0):
 @pytest.fixture
 def small(monkeypatch):
     """Stand-ins: every variant at a fraction of its width and depth."""
-    for name, v in network.VARIANTS.items():
-        stand_in = network.Variant(10, 2, 5, 7, v.image_size // 4, v.image_size)
-        monkeypatch.setitem(network.VARIANTS, name, stand_in)
+    for name, v in mixer.VARIANTS.items():
+        stand_in = mixer.Variant(10, 2, 5, 7, v.image_size // 4, v.image_size)
+        monkeypatch.setitem(mixer.VARIANTS, name, stand_in)
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_entry_is_fetched_ported_and_cached(entry, small, mirror, tmp_path):
     assert source.transform == entry.transform
     assert source.approximate_gelu == entry.approximate_gelu
     arrays = google_arrays(
-        dataclasses.astuple(network.VARIANTS[entry.model]), entry.classes
+        dataclasses.astuple(mixer.VARIANTS[entry.model]), entry.classes
     )
     google = dict(names.pairs(2, 2))
     assert set(source.tensors) == set(google)
