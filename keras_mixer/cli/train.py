@@ -100,7 +100,7 @@ def _config():
 
 
 def _write_preview(config, path):
-    from keras_mixer.visualize import plots
+    from keras_mixer import visualize
 
     images, labels, class_names = run.preview(config, count=32)
     captions = [
@@ -111,31 +111,36 @@ def _write_preview(config, path):
         )
         for label in labels
     ]
-    figure = plots.plot_images(
+    figure = visualize.plot_images(
         images, captions, title=f"{config.dataset}, as training sees it"
     )
-    plots.save_figure(figure, path)
+    visualize.save_figure(figure, path)
     print(f"Wrote {path}.")
 
 
 def _write_pictures(run, folder):
-    from keras_mixer.visualize import plots
+    from keras_mixer import visualize
 
-    name, names = run.source.name, run.source.class_names
-    evaluation = run.evaluation
+    names, evaluation = run.source.class_names, run.evaluation
+    where = f"{run.model.name} on {run.source.name}"
+    settings = run.report["config"]
+    blurs = ("label_smoothing", "mixup", "cutmix")
     figures = {
-        "curves": plots.plot_curves(run.history, title=f"{run.model.name} on {name}"),
-        "predictions": plots.plot_examples(
-            evaluation.shown,
-            names,
-            title=f"Test images of {name}: {evaluation.top1:.1%} right",
+        "curves": visualize.plot_curves(
+            run.history,
+            title=where,
+            smoothed=any(settings[name] for name in blurs),
         ),
-        "confusion_matrix": plots.plot_confusion(
-            evaluation.labels, evaluation.predictions, names
+        "predictions": visualize.plot_evaluation(evaluation, names, title=where),
+        "confusion_matrix": visualize.plot_confusion(
+            evaluation.labels,
+            evaluation.predictions,
+            names,
+            title=f"{where}, test images",
         ),
     }
     for picture, figure in figures.items():
-        plots.save_figure(figure, folder / f"{picture}.png")
+        visualize.save_figure(figure, folder / f"{picture}.png")
 
 
 def _print_report(report):

@@ -1,14 +1,17 @@
-"""Pictures of weights, predictions and training."""
+"""Pictures of weights, predictions and training, as matplotlib figures.
 
-from keras_mixer.visualize.plots import (
+Each function `plot_*` returns a `matplotlib.figure.Figure`: a notebook shows it after
+`%matplotlib inline`, and `save_figure` writes it to a file.
+"""
+
+from keras_mixer.visualize.curve_plots import plot_curves
+from keras_mixer.visualize.figures import save_figure
+from keras_mixer.visualize.prediction_plots import (
     plot_confusion,
-    plot_curves,
+    plot_evaluation,
     plot_examples,
     plot_images,
     plot_predictions,
-    plot_stem,
-    plot_token_mixing,
-    save_figure,
 )
 from keras_mixer.visualize.weight_images import (
     pair_opposites,
@@ -17,11 +20,13 @@ from keras_mixer.visualize.weight_images import (
     stem_filters,
     token_mixing_units,
 )
+from keras_mixer.visualize.weight_plots import plot_stem, plot_token_mixing
 
 __all__ = [
     "pair_opposites",
     "plot_confusion",
     "plot_curves",
+    "plot_evaluation",
     "plot_examples",
     "plot_images",
     "plot_predictions",

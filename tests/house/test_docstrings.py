@@ -12,29 +12,18 @@ import pytest
 import yaml
 
 import keras_mixer
+from keras_mixer import visualize
 from keras_mixer.catalog import ImageTransform, WeightsEntry
 from keras_mixer.data.augmentation import Augmentation
 from keras_mixer.training.evaluation import Evaluation, Example
 from keras_mixer.training.run import Training, preview
-from keras_mixer.visualize import plots, weight_images
 
 ROOT_FILES = ["setup.py", "CITATION.cff", "CHANGELOG.md"]
 
 
-def functions_of(module):
-    return {
-        f"{module.__name__}.{name}": value
-        for name, value in vars(module).items()
-        if inspect.isfunction(value)
-        and value.__module__ == module.__name__
-        and not name.startswith("_")
-    }
-
-
 PUBLIC = {
     **{name: getattr(keras_mixer, name) for name in keras_mixer.__all__},
-    **functions_of(plots),
-    **functions_of(weight_images),
+    **{f"visualize.{name}": getattr(visualize, name) for name in visualize.__all__},
     # What public functions take and return.
     **{
         value.__name__: value
@@ -82,9 +71,7 @@ def source_of(function):
 def test_there_is_something_to_walk():
     assert len(VARIANTS) == 9
     assert set(LAYERS) == {"TokenMixing", "ChannelMixing", "StochasticDepth"}
-    assert {"MlpMixer", "train", "keras_mixer.visualize.plots.plot_stem"} <= set(
-        FUNCTIONS
-    )
+    assert {"MlpMixer", "train", "visualize.plot_stem"} <= set(FUNCTIONS)
     assert {"TrainConfig", "WeightsEntry"} <= set(DATACLASSES)
 
 
