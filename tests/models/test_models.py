@@ -1,5 +1,6 @@
 """The models: counts, values, names, shapes, serialisation; on TensorFlow and JAX."""
 
+import inspect
 import json
 
 import keras
@@ -27,6 +28,18 @@ def test_variant_has_the_published_number_of_parameters(name):
     size = mixer.VARIANTS[name].image_size
     assert model.input_shape == (None, size, size, 3)
     keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_variants_take_the_arguments_of_mlp_mixer(name):
+    shared = inspect.signature(keras_mixer.MlpMixer).parameters
+    own = inspect.signature(getattr(keras_mixer, name)).parameters
+    assert list(own) == [n for n, p in shared.items() if p.kind is p.KEYWORD_ONLY]
+    assert own["name"].default == name
+    same = set(own) - {"name"}
+    assert {n: own[n] for n in same} == {n: shared[n] for n in same}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'drop_rate'"):
+        getattr(keras_mixer, name)(drop_rate=0.1)
 
 
 @pytest.mark.parametrize("approximate", [False, True])
