@@ -1,31 +1,90 @@
 """MLP-Mixer for Keras: every published checkpoint, fine-tuning, and serving."""
 
+import contextlib
 import importlib
+import importlib.machinery
 import importlib.metadata
 import os
+import re
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any
 
+# What TensorFlow writes on standard error while it starts. TF_CPP_MIN_LOG_LEVEL does
+# not reach all of it (TensorFlow issue 100442).
+_START_UP_NOTE = re.compile(
+    rb"absl::InitializeLog\(\)|oneDNN custom operations are on"
+    rb"|Could not find cuda drivers|This TensorFlow binary is optimized"
+    rb"|^To enable the following instructions|failed call to cuInit"
+    rb"|Unable to register cu\w+ factory|computation placer already registered"
+    rb"|TF-TRT Warning: Could not find TensorRT"
+)
 
-def _import_keras_quietly():
-    # A program answers in a line or a table, a notebook in a picture, and TensorFlow
-    # would put a page of start-up notes above it. TF_CPP_MIN_LOG_LEVEL does not reach
-    # those of the import (TensorFlow issue 100442), which go straight to the file
-    # descriptor.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    saved = os.dup(2)
-    with open(os.devnull, "w") as devnull:
-        os.dup2(devnull.fileno(), 2)
+
+@contextlib.contextmanager
+def _without_start_up_notes():
+    """Hold back standard error in the block; then write it, less TensorFlow's notes."""
+    saved = caught = None
+    # Of a process that started without standard error, 2 may be another file's.
+    if sys.__stderr__ is not None:
+        with contextlib.suppress(OSError):
+            saved, caught = os.dup(2), tempfile.TemporaryFile()
+    if saved is None or caught is None:
+        yield
+        return
+    with caught:
+        os.dup2(caught.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            caught.seek(0)
+            kept = [line for line in caught if not _START_UP_NOTE.search(line)]
+            with contextlib.suppress(OSError):
+                os.write(2, b"".join(kept))
+
+
+class _QuietTensorFlow:
+    """An import hook: whoever imports TensorFlow first gets no start-up notes."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "tensorflow":
+            return None
+        spec: Any = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def execute_quietly(module):
+            with _without_start_up_notes():
+                execute(module)
+                if not os.path.exists("/dev/nvidiactl"):
+                    # Here, or at its first operation, it says that there is no GPU.
+                    module.config.list_physical_devices()
+
+        spec.loader.exec_module = execute_quietly
+        return spec
+
+
+def _import_keras():
     try:
         import keras  # noqa: F401
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
+    except (ImportError, ValueError) as error:
+        message = (
+            "Keras' backend must be one of tensorflow, jax, torch, and be installed. "
+            f"Received: KERAS_BACKEND={os.environ.get('KERAS_BACKEND')}; {error}."
+        )
+        # `-m` is what Python puts there while it looks for `python -m keras_mixer`.
+        if os.path.basename(sys.argv[0]) in ("keras-mixer", "-m"):
+            sys.exit(f"keras-mixer: {message}")
+        raise ValueError(message) from error
 
 
-_QUIET = ("keras-mixer", "ipykernel_launcher.py", "colab_kernel_launcher.py")
-if os.path.basename(sys.argv[0]) in _QUIET:
-    _import_keras_quietly()
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+sys.meta_path.insert(0, _QuietTensorFlow)
+_import_keras()
 
 from keras_mixer.catalog import list_weights
 from keras_mixer.images.preprocess import (

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from program import PROGRAM
 
 import keras_mixer
 
@@ -73,6 +74,71 @@ def test_import_loads_none_of_the_extras():
 def test_import_loads_no_tensorflow_on_another_backend():
     code = "import keras_mixer, sys; print('tensorflow' in sys.modules)"
     assert run(code, KERAS_BACKEND="jax") == ["False"]
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_import_and_first_operation_print_no_start_up_notes(backend, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    code = (
+        "import os, keras_mixer, tensorflow as tf; tf.ones(2) + 1; "
+        "keras_mixer.MlpMixerNano4(classes=2); os.write(2, b'mine')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": backend},
+    )
+    assert result.stderr == "mine"
+
+
+STANDS_FOR_TENSORFLOW = """
+import os
+os.write(2, b"WARNING: All log messages before absl::InitializeLog() is called are\\n")
+os.write(2, b"I0000 00:00:17.2 1 port.cc:153] oneDNN custom operations are on.\\n")
+os.write(2, b"E0000 disk full\\n")
+raise ImportError("broken")
+"""
+
+
+@pytest.mark.parametrize("without", ["", "2>&-"])
+def test_nothing_but_start_up_notes_is_lost(tmp_path, without):
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text(STANDS_FOR_TENSORFLOW)
+    code = f"""
+import sys
+import keras_mixer
+sys.path.insert(0, {str(tmp_path)!r})
+try:
+    import tensorflow
+except (ImportError, OSError) as error:
+    print(type(error).__name__)
+"""
+    result = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {without}', sys.executable, code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+    )
+    # Without standard error the stand-in cannot write, and that is not ours to hide.
+    kind, words = ("OSError", "") if without else ("ImportError", "E0000 disk full\n")
+    assert (result.stdout, result.stderr) == (kind + "\n", words)
+
+
+def test_an_unknown_backend_is_answered_in_a_sentence():
+    for program in ([PROGRAM], [sys.executable, "-m", "keras_mixer"]):
+        result = subprocess.run(
+            [*program, "--version"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "KERAS_BACKEND": "cuda"},
+        )
+        assert result.returncode == 1
+        assert result.stderr.startswith(
+            "keras-mixer: Keras' backend must be one of tensorflow, jax, torch, and be "
+            "installed. Received: KERAS_BACKEND=cuda"
+        )
+        assert result.stderr.count("\n") == 1
 
 
 def test_import_costs_at_most_150_ms_beyond_keras():
