@@ -28,7 +28,7 @@ def _without_start_up_notes():
     # Of a process that started without standard error, 2 may be another file's.
     if sys.__stderr__ is not None:
         with contextlib.suppress(OSError):
-            saved, caught = os.dup(2), tempfile.TemporaryFile()
+            saved, caught = os.dup(2), tempfile.TemporaryFile()  # noqa: SIM115
     if saved is None or caught is None:
         yield
         return
