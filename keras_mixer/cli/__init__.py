@@ -20,6 +20,9 @@ VERBS = {
 }
 
 
+_LISTED = 10  # lines of a list in an error
+
+
 def main():
     """Run the verb named by the first argument."""
     arguments = sys.argv[1:]
@@ -73,6 +76,16 @@ def _underscored(argument):
     return "=".join(["--" + name, *value])
 
 
+def one_line(error):
+    """An error's words in one line, whatever lines it came in."""
+    return " ".join(str(error).split())
+
+
 def _fail(error):
-    print("keras-mixer:", " ".join(str(error).split()), file=sys.stderr)
+    words, *listed = str(error).split("\n  ")
+    print("keras-mixer:", one_line(words), file=sys.stderr)
+    for item in listed[:_LISTED]:
+        print(" ", one_line(item), file=sys.stderr)
+    if len(listed) > _LISTED:
+        print(f"  and {len(listed) - _LISTED} more", file=sys.stderr)
     sys.exit(1)

@@ -6,7 +6,7 @@
 
 IN is a .pdparams, .npz, .safetensors, .weights.h5 or .keras file; OUT is one of the
 same, for Paddle (PASSL's names), JAX (Google's), PyTorch (timm's) or Keras. OUT appears
-whole or not at all.
+whole or not at all; one that is there is only replaced with --overwrite.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ VERIFY = flags.DEFINE_bool(
     "Run the model in float32 on a fixed image and print its logits' digest, so that "
     "two machines can compare.",
 )
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace OUT where there is one.")
 
 
 def main(argv):
@@ -46,6 +47,11 @@ def main(argv):
         raise ValueError(
             f"OUT must end in one of {', '.join(names.SUFFIXES)}. "
             f"Received: {target_path}."
+        )
+    if target_path.exists() and not OVERWRITE.value:
+        raise ValueError(
+            f"OUT must be a new file. Received: {target_path}, which is there. "
+            "Name another, or replace it by --overwrite."
         )
     model, report = port.port(source_path, MODEL.value)
     print(report)

@@ -4,7 +4,8 @@
     keras-mixer predict scan.png --model=runs/digits/model.keras --json
 
 The table has one line a guess, best first. An image that cannot be read is named on
-standard error, the others are labelled all the same, and the exit status is 1.
+standard error, and in JSON has "error" in the place of "predictions"; the others are
+labelled all the same, and the exit status is 1.
 """
 
 import json
@@ -15,7 +16,7 @@ import numpy as np
 from absl import flags
 
 import keras_mixer
-from keras_mixer import catalog
+from keras_mixer import catalog, cli
 
 MODEL = flags.DEFINE_string(
     "model",
@@ -49,27 +50,36 @@ def main(argv):
 
     model = mixer.from_name_or_file(MODEL.value, WEIGHTS.value)
     naming = _naming(model.output_shape[-1])
-    answers, failed = {}, False
+    answers = [{"image": path} for path in paths]
     for start in range(0, len(paths), BATCH_SIZE):
-        images = {}
-        for path in paths[start : start + BATCH_SIZE]:
+        images = []
+        for answer in answers[start : start + BATCH_SIZE]:
             try:
-                images[path] = keras_mixer.load_image(path, weights=model)
+                images.append(keras_mixer.load_image(answer["image"], weights=model))
+                answer["predictions"] = []
             except (ValueError, OSError) as error:
-                print("keras-mixer:", " ".join(str(error).split()), file=sys.stderr)
-                failed = True
-        if images:
-            scores = model.predict_on_batch(np.stack(list(images.values())))
-            guesses = keras_mixer.decode_predictions(scores, top=TOP_K.value, **naming)
-            answers |= zip(images, guesses, strict=True)
+                answer["error"] = cli.one_line(error)
+                print("keras-mixer:", answer["error"], file=sys.stderr)
+        if not images:
+            continue
+        scores = model.predict_on_batch(np.stack(images))
+        guesses = keras_mixer.decode_predictions(scores, top=TOP_K.value, **naming)
+        readable = [a for a in answers[start : start + BATCH_SIZE] if "error" not in a]
+        for answer, ranked in zip(readable, guesses, strict=True):
+            answer["predictions"] = [
+                {"class": name, "label": label, "score": round(float(score), 6)}
+                for name, label, score in ranked
+            ]
     if JSON.value:
-        print(json.dumps([_as_json(path, answers[path]) for path in answers], indent=2))
+        print(json.dumps(answers, indent=2))
     else:
-        for path, guess in answers.items():
-            print(path)
-            for _, label, score in guess:
-                print(f"  {score:7.2%}  {label}")
-    return 1 if failed else 0
+        for answer in answers:
+            if "error" in answer:
+                continue
+            print(answer["image"])
+            for guess in answer["predictions"]:
+                print(f"  {guess['score']:7.2%}  {guess['label']}")
+    return 1 if any("error" in answer for answer in answers) else 0
 
 
 def _naming(classes):
@@ -87,13 +97,3 @@ def _naming(classes):
     if classes in catalog.CLASS_LISTS:
         return {}
     return {"class_names": [str(index) for index in range(classes)]}
-
-
-def _as_json(path, guess):
-    return {
-        "image": path,
-        "predictions": [
-            {"class": name, "label": label, "score": round(float(score), 6)}
-            for name, label, score in guess
-        ],
-    }

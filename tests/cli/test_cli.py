@@ -73,7 +73,9 @@ def test_predict_names_a_broken_image_and_labels_the_others(folder):
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "cut.jpg" in result.stderr
-    [answer] = json.loads(result.stdout)
+    broken, answer = json.loads(result.stdout)
+    assert broken["image"] == f"{folder}/cut.jpg"
+    assert result.stderr == f"keras-mixer: {broken['error']}\n"
     assert answer["image"] == f"{folder}/chelsea.jpg"
     model = keras.models.load_model(folder / "model.keras")
     image = keras_mixer.load_image(folder / "chelsea.jpg", weights=model)
@@ -103,15 +105,30 @@ def test_port_prints_where_each_tensor_went_and_verifies(folder):
     assert fill.model_sizes(back) == (10, 2, 7, 4)
 
 
-def test_port_refuses_another_model_and_writes_nothing(folder):
+def test_port_to_another_model_lists_what_is_wrong_and_writes_nothing(folder):
     out = folder / "nano.weights.h5"
     result = keras_mixer_main(
         "port", folder / "tiny.weights.h5", out, "--model=MlpMixerNano4"
     )
-    line = fails_with_one_line(result)
-    assert "nothing was assigned" in line
-    assert "misshapen: stem/kernel (4, 4, 3, 10)" in line
+    assert result.returncode == 1 and not result.stdout
+    first, *listed = result.stderr.splitlines()
+    assert "nothing was assigned" in first
+    problems = int(re.search(r"(\d+) problems:$", first)[1])
+    assert problems > 50
+    assert listed[0].startswith("  misshapen: ")
+    assert len(listed) == 11 and listed[-1] == f"  and {problems - 10} more"
     assert not out.exists()
+
+
+def test_port_replaces_a_file_only_when_told(folder):
+    out = folder / "there.npz"
+    out.write_bytes(b"mine")
+    arguments = ["port", folder / "tiny.weights.h5", out]
+    line = fails_with_one_line(keras_mixer_main(*arguments))
+    assert "which is there" in line and "--overwrite" in line
+    assert out.read_bytes() == b"mine"
+    assert keras_mixer_main(*arguments, "--overwrite").returncode == 0
+    assert out.read_bytes() != b"mine"
 
 
 def test_weights_lists_the_catalogue():
