@@ -26,7 +26,6 @@ from absl import app, flags
 
 OUTPUT_DIR = flags.DEFINE_string("output_dir", "demo_output", "Where everything goes.")
 
-EXPORT = pathlib.Path(__file__).resolve().parent
 MIN_ACCURACY = 0.97
 EPOCHS = 6
 SERVER_START_S = 60
@@ -61,8 +60,7 @@ def main(argv):
 
     say("4. Export for TensorFlow Serving")
     run(
-        sys.executable,
-        EXPORT / "export_saved_model.py",
+        *("keras-mixer", "export"),
         run_dir / "model.keras",
         model_dir,
         f"--labels={run_dir}/labels.txt",
@@ -71,9 +69,10 @@ def main(argv):
 
     say("5. Serve it, and ask over HTTP")
     with served(model_dir) as url:
-        ask = [sys.executable, EXPORT / "client.py", image, f"--url={url}"]
+        ask = ["keras-mixer", "query", image, f"--url={url}"]
         run(*ask)
-        best = json.loads(run(*ask, "--json", capture=True))[0]["top_k_labels"][0]
+        answer = json.loads(run(*ask, "--json", capture=True))[0]
+        best = answer["predictions"][0]["label"]
     print(f"The server says {best}; the label of that image is {label}.")
 
     say(f"Done in {time.monotonic() - start:.0f} s. What you can do next")
@@ -95,15 +94,20 @@ def run(*command, capture=False):
     shown = [short(word) for word in command]
     if not capture:
         print("$", shlex.join(shown), flush=True)
-    # The program of this environment, also where its bin/ is not on the PATH.
-    if command[0] == "keras-mixer":
-        command[0] = str(pathlib.Path(sys.executable).with_name("keras-mixer"))
     result = subprocess.run(
-        command, stdout=subprocess.PIPE if capture else None, text=True
+        of_this_environment(command),
+        stdout=subprocess.PIPE if capture else None,
+        text=True,
     )
     if result.returncode:
         sys.exit(result.returncode)
     return result.stdout
+
+
+def of_this_environment(command):
+    """The command with this environment's program, whatever the PATH says."""
+    program = pathlib.Path(sys.executable).with_name(command[0])
+    return [str(program), *command[1:]]
 
 
 def short(word):
@@ -144,9 +148,7 @@ def served(model_dir):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [
-        sys.executable,
-        EXPORT / "local_server.py",
-        f"--model_base_path={model_dir}",
+        *("keras-mixer", "serve", model_dir),
         "--model_name=digits",
         f"--port={port}",
         "--grpc_port=0",
@@ -154,7 +156,7 @@ def served(model_dir):
     print("$", shlex.join(short(str(word)) for word in command), "&", flush=True)
     log_path = model_dir.parent / "server.log"
     with open(log_path, "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log)
+        server = subprocess.Popen(of_this_environment(command), stdout=log, stderr=log)
     url = f"http://127.0.0.1:{port}/v1/models/digits"
     try:
         wait_until_ready(server, url, log_path)

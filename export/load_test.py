@@ -24,8 +24,9 @@ import threading
 import time
 
 import broken_requests
-import serving_client
 from absl import app, flags
+
+from keras_mixer.serving import client as serving_client
 
 _URL = flags.DEFINE_list(
     "url",

@@ -84,29 +84,37 @@ def _import_keras():
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
 sys.meta_path.insert(0, _QuietTensorFlow)
-_import_keras()
 
-from keras_mixer.catalog import list_weights
-from keras_mixer.images.preprocess import (
-    decode_predictions,
-    imagenet_labels,
-    load_image,
-    preprocess_input,
+# `keras-mixer query` and the load test speak HTTP, and need neither Keras nor models.
+_PROGRAM = os.path.basename(sys.argv[0])
+_IS_CLIENT = _PROGRAM == "load_test.py" or (
+    [_PROGRAM, *sys.argv[1:2]] == ["keras-mixer", "query"]
 )
-from keras_mixer.models.layers import ChannelMixing, StochasticDepth, TokenMixing
-from keras_mixer.models.mixer import (
-    MlpMixer,
-    MlpMixerB16,
-    MlpMixerB32,
-    MlpMixerH14,
-    MlpMixerL16,
-    MlpMixerL32,
-    MlpMixerNano4,
-    MlpMixerS8,
-    MlpMixerS16,
-    MlpMixerS32,
-    load_weights,
-)
+if not _IS_CLIENT:
+    _import_keras()
+
+if TYPE_CHECKING or not _IS_CLIENT:
+    from keras_mixer.catalog import list_weights
+    from keras_mixer.images.preprocess import (
+        decode_predictions,
+        imagenet_labels,
+        load_image,
+        preprocess_input,
+    )
+    from keras_mixer.models.layers import ChannelMixing, StochasticDepth, TokenMixing
+    from keras_mixer.models.mixer import (
+        MlpMixer,
+        MlpMixerB16,
+        MlpMixerB32,
+        MlpMixerH14,
+        MlpMixerL16,
+        MlpMixerL32,
+        MlpMixerNano4,
+        MlpMixerS8,
+        MlpMixerS16,
+        MlpMixerS32,
+        load_weights,
+    )
 
 if TYPE_CHECKING:
     from keras_mixer.serving.export import export_saved_model

@@ -17,6 +17,9 @@ VERBS = {
     "weights": "list or fetch the published weights",
     "train": "train or fine-tune a model",
     "evaluate": "measure a model's accuracy",
+    "export": "write a model for TensorFlow Serving",
+    "serve": "serve exported models on this machine",
+    "query": "ask a model server what is on images",
 }
 
 

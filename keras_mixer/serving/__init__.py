@@ -1,5 +1,19 @@
-"""From a model to a server's answer: export, signatures, publishing."""
+"""From a model to a server's answer: export, signatures, a server, a client."""
 
-from keras_mixer.serving.export import export_saved_model
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["export_saved_model"]
+from keras_mixer.serving.extra import needs_serve_extra
+
+if TYPE_CHECKING:
+    from keras_mixer.serving.export import export_saved_model
+
+__all__ = ["export_saved_model", "needs_serve_extra"]
+
+
+def __getattr__(name: str) -> Any:
+    # At first use: the client needs neither TensorFlow nor Keras.
+    if name == "export_saved_model":
+        from keras_mixer.serving import export
+
+        return export.export_saved_model
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -147,7 +147,7 @@ def test_a_failing_cell_fails(tmp_path):
 
 
 def test_each_run_starts_in_an_empty_folder_beside_export(tmp_path):
-    code = "import os\nprint(os.listdir(), os.path.exists('../export/client.py'))"
+    code = "import os\nprint(os.listdir(), os.path.exists('../export/README.md'))"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     nbformat.write(notebook, tmp_path / "where.ipynb")
     assert texts(execute.execute(tmp_path / "where.ipynb")) == ["[] True\n"]

@@ -1,22 +1,24 @@
 """The programs that ask a server: the client and the load test; and the exporter."""
 
 import json
-import os
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
-import serving_client
+from program import PROGRAM
 from serving_support import EXPORT, LABELS, random_model
 
+from keras_mixer.serving import client as serving_client
 from keras_mixer.serving import publishing
 
 
 def run(program, *arguments, stdin=None):
+    is_verb = not program.endswith(".py")
+    start = [PROGRAM, program] if is_verb else [sys.executable, EXPORT / program]
     return subprocess.run(
-        [sys.executable, EXPORT / program, *map(str, arguments)],
+        [*start, *map(str, arguments)],
         input=stdin,
         capture_output=True,
     )
@@ -29,6 +31,9 @@ def refused(finished):
     line = finished.stderr.decode()
     assert line.count("\n") == 1, line
     return line
+
+
+UNUSABLE = {"broken.jpeg", "notes.txt"}
 
 
 @pytest.fixture(scope="module")
@@ -53,40 +58,40 @@ def url(request, local_server):
 
 
 def test_client_prints_a_table(folder, url):
-    finished = run("client.py", folder, f"--url={url}", "--batch_size=2")
-    assert finished.returncode == 0, finished.stderr
+    finished = run("query", folder, f"--url={url}", "--batch_size=2")
+    assert finished.returncode == 1
+    complaint = f"{folder}/broken.jpeg: not a JPEG or PNG image that can be read\n"
+    assert finished.stderr.decode() == f"keras-mixer: {complaint}"
     lines = finished.stdout.decode().splitlines()
-    assert len(lines) == 7
-    names = [str(path) for path in folder.rglob("*.*") if path.suffix != ".txt"]
-    assert [line.split()[0] for line in lines] == sorted(names)
+    images = [p for p in folder.rglob("*.*") if p.name not in UNUSABLE]
+    assert [line.split()[0] for line in lines] == sorted(map(str, images))
     for line in lines:
-        if "broken" in line:
-            assert line.endswith("not a JPEG or PNG image that can be read")
-        else:
-            assert line.split()[1] in LABELS
-            assert line.count("%") == 3
+        assert line.split()[1] in LABELS
+        assert line.count("%") == 3
 
 
 def test_client_prints_json_of_files_and_standard_input(folder, files, url, exported):
     flags = (f"--url={url}", "--json", "--concurrency=3", "--batch_size=1")
     path = folder / "astronaut.JPG"
-    finished = run("client.py", "-", path, *flags, stdin=files["cat"])
+    finished = run("query", "-", path, *flags, stdin=files["cat"])
     assert finished.returncode == 0, finished.stderr
     from_stdin, from_file = json.loads(finished.stdout)
-    assert (from_stdin["file"], from_file["file"]) == ("-", str(path))
+    assert (from_stdin["image"], from_file["image"]) == ("-", str(path))
     local = serving_client.connect(url, 60).predict([files["cat"], files["astronaut"]])
     for found, expected in zip((from_stdin, from_file), local, strict=True):
-        assert found["valid"] is True
-        assert found["top_k_labels"] == expected["top_k_labels"]
+        guesses = found["predictions"]
+        labels = [guess["label"] for guess in guesses]
+        assert labels == [guess["class"] for guess in guesses]
+        assert labels == expected["top_k_labels"]
         np.testing.assert_allclose(
-            found["top_k_scores"], expected["top_k_scores"], atol=1e-6
+            [guess["score"] for guess in guesses], expected["top_k_scores"], atol=1e-6
         )
 
 
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
-        ([], "Usage: client.py"),
+        ([], "query takes at least one image"),
         (["none.jpg"], "No such file or directory: 'none.jpg'"),
         ([EXPORT / "tf_serving"], "has no JPEG or PNG files"),
         (["--url=mixer", EXPORT / "README.md"], "The URL of a model is http"),
@@ -104,7 +109,7 @@ def test_client_says_in_a_line_what_is_wrong(folder, local_server, arguments, se
     ]
     if arguments and arguments[-1].startswith("-"):
         arguments.append(folder / "astronaut.JPG")
-    assert sentence in refused(run("client.py", *arguments))
+    assert sentence in refused(run("query", *arguments))
 
 
 class Flaky:
@@ -142,18 +147,15 @@ def test_with_retries_does_not_repeat_what_is_wrong():
 
 def test_client_of_rest_needs_no_tensorflow(folder, local_server):
     program = """
-import runpy, sys
+import sys
 sys.modules["tensorflow"] = sys.modules["grpc"] = sys.modules["keras"] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+sys.argv = ["keras-mixer", "query", *sys.argv[1:]]
+from keras_mixer.cli import main
+main()
 """
-    arguments = ["client.py", folder / "astronaut.JPG"]
+    arguments = [folder / "astronaut.JPG", f"--url={local_server.model_url}"]
     finished = subprocess.run(
-        [sys.executable, "-c", program, *arguments, f"--url={local_server.model_url}"],
-        cwd=EXPORT,
-        env=os.environ | {"PYTHONPATH": str(EXPORT)},
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True
     )
     assert finished.returncode == 0, finished.stderr
     assert "astronaut" in finished.stdout
@@ -194,7 +196,7 @@ def test_export_program_exports(tmp_path, files):
     arguments = [tmp_path / "model.keras", tmp_path / "mixer", "--top_k=2"]
     arguments += [f"--labels={tmp_path / 'labels.txt'}", "--batch_sizes=1,4"]
     arguments += ["--precision=bfloat16", "--features", "--verify", "--keep=3"]
-    finished = run("export_saved_model.py", *arguments)
+    finished = run("export", *arguments)
     assert finished.returncode == 0, finished.stderr
     *progress, path = finished.stdout.decode().splitlines()
     assert path == str(tmp_path / "mixer" / "1")
@@ -212,10 +214,10 @@ def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
     )
     (tmp_path / "junk.keras").write_bytes(b"junk")
     for arguments, sentence in [
-        ([], "Usage: export_saved_model.py"),
+        ([], "export takes a model and a folder"),
         (["none.keras", tmp_path / "m"], "none.keras"),
         ([tmp_path / "junk.keras", tmp_path / "m"], "junk.keras"),
         ([tmp_path / "dense.keras", tmp_path / "m"], "(batch, height, width, 3)"),
     ]:
-        assert sentence in refused(run("export_saved_model.py", *arguments))
+        assert sentence in refused(run("export", *arguments))
     assert publishing.versions(tmp_path / "m") == []

@@ -5,7 +5,6 @@ import http.client
 import json
 import socket
 import subprocess
-import sys
 import time
 
 import grpc
@@ -15,7 +14,8 @@ import requests
 import serving_support
 import test_conformance_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from serving_support import EXPORT, b64, running_server
+from program import PROGRAM
+from serving_support import b64, running_server
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 
@@ -24,7 +24,7 @@ def strict_server(exported, tmp_path_factory):
     """A server with a small limit and a short patience."""
     with running_server(
         tmp_path_factory.mktemp("strict"),
-        f"--model_base_path={exported}",
+        exported,
         "--max_body_bytes=5000000",
         "--timeout_seconds=2",
     ) as server:
@@ -172,7 +172,7 @@ def test_server_tells_its_health(strict_server):
 
 def test_server_answers_before_it_ends(exported, tmp_path, photos):
     large = serving_support.encoded(photos["china"].resize((3000, 2000)))
-    with running_server(tmp_path, f"--model_base_path={exported}") as server:
+    with running_server(tmp_path, exported) as server:
         assert server.ask(large)[0]["valid"]
         with concurrent.futures.ThreadPoolExecutor() as pool:
             asked = pool.submit(server.ask, *[large] * 32)
@@ -190,21 +190,17 @@ def test_server_says_in_a_line_what_is_wrong_with_its_flags(
     (tmp_path / "broken.config").write_text("nope")
     taken = strict_server.url.rpartition(":")[2]
     cases = {
-        "is given by --model_base_path or by": [],
-        "must be a directory. Received": [f"--model_base_path={tmp_path / 'none'}"],
+        "or --model_config_file. Received: []": [],
+        "as `keras-mixer export` makes it": [tmp_path / "none"],
         "cannot be read as a models.config": [
             f"--model_config_file={tmp_path / 'broken.config'}"
         ],
-        f"Cannot listen on 127.0.0.1:{taken}": [
-            f"--model_base_path={exported}",
-            f"--port={taken}",
-        ],
-        "Arguments are given as flags": [str(exported)],
+        f"Cannot listen on 127.0.0.1:{taken}": [exported, f"--port={taken}"],
+        "serve takes the folder": [exported, "--model_config_file=some"],
     }
     for sentence, flags in cases.items():
         finished = subprocess.run(
-            [sys.executable, "local_server.py", *flags],
-            cwd=EXPORT,
+            [PROGRAM, "serve", *map(str, flags)],
             capture_output=True,
             text=True,
         )

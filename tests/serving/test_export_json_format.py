@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from local_serving import json_format
-from local_serving.errors import ServingError
 from tensorflow.core.protobuf import meta_graph_pb2
+
+from keras_mixer.serving.server import json_format
+from keras_mixer.serving.server.errors import ServingError
 
 
 def signature(**inputs):

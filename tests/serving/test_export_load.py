@@ -72,7 +72,7 @@ def test_server_stands_a_mixed_load(large, files, tmp_path, request, capsys):
         paths.append(tmp_path / name)
         paths[-1].write_bytes(file)
     alone = best_images_per_second(large / "1") if is_long else None
-    with running_server(tmp_path, f"--model_base_path={large}") as server:
+    with running_server(tmp_path, large) as server:
         process = psutil.Process(server.process.pid)
         start = time.monotonic()
         load = subprocess.Popen(

@@ -6,22 +6,22 @@ import time
 import numpy as np
 import pytest
 import serving_support
-from local_serving import batching, metrics
-from local_serving.errors import ServingError
-from local_serving.servable import Servable
 from prometheus_client import parser
 
 from keras_mixer.serving import warm_up
+from keras_mixer.serving.server import batching, config, metrics
+from keras_mixer.serving.server.errors import ServingError
+from keras_mixer.serving.server.servable import Servable
 
 
 def parameters(**values):
-    message = batching.BatchingParameters()
+    message = config.BatchingParameters()
     for name, value in values.items():
         if name == "allowed_batch_sizes":
             message.allowed_batch_sizes.extend(value)
         else:
             getattr(message, name).value = value
-    return batching.complete(message)
+    return config.complete(message)
 
 
 class Model:
@@ -164,7 +164,7 @@ def test_batcher_refuses_what_does_not_fit(held):
 
 def test_batching_parameters_are_those_of_the_export(tmp_path):
     warm_up.write_batching_parameters(tmp_path, [1, 4, 16])
-    read = batching.read_parameters(tmp_path / "batching_params.pbtxt")
+    read = config.read_parameters(tmp_path / "batching_params.pbtxt")
     assert read.max_batch_size.value == 16
     assert list(read.allowed_batch_sizes) == [1, 4, 16]
     assert read.batch_timeout_micros.value == 0
@@ -183,7 +183,7 @@ def test_batching_parameters_are_those_of_the_export(tmp_path):
 def test_batching_parameters_refused(tmp_path, text, message):
     (tmp_path / "params").write_text(text)
     with pytest.raises(ValueError, match=message):
-        batching.read_parameters(tmp_path / "params")
+        config.read_parameters(tmp_path / "params")
 
 
 def test_metrics_page_is_what_prometheus_reads():

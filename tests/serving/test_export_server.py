@@ -103,7 +103,7 @@ def test_server_swaps_versions_under_load_and_survives_killed_exports(
     base_dir, tmp_path, files
 ):
     paths = write_files(files, tmp_path / "images")
-    with running_server(tmp_path, f"--model_base_path={base_dir}") as server:
+    with running_server(tmp_path, base_dir) as server:
         before = server.ask(*files.values())
         killed = subprocess.run(
             [

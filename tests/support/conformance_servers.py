@@ -70,7 +70,7 @@ def model_server(base_dir, directory):
         f"--port={ports[0]}",
         f"--rest_api_port={ports[1]}",
         "--model_name=mixer",
-        f"--model_base_path={base_dir}",
+        base_dir,
         "--enable_batching=true",
         "--enable_per_model_batching_parameters=true",
         f"--batching_parameters_file={configs / 'batching.config'}",

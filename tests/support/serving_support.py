@@ -18,6 +18,7 @@ import time
 import numpy as np
 import pytest
 import requests
+from program import PROGRAM
 
 pytest_plugins = ["conformance_servers"]
 
@@ -138,19 +139,19 @@ def example(file):
 
 @contextlib.contextmanager
 def running_server(directory, *flags):
-    """Start `export/local_server.py` on free ports, wait for it, and stop it at last.
+    """Start `keras-mixer serve` on free ports, wait for it, and stop it at last.
 
     Args:
         directory: `pathlib.Path` for its log.
-        *flags: Flags of the program.
+        *flags: Its arguments.
 
     Yields:
         A `Server`.
     """
     log_path = directory / f"server-{time.monotonic_ns()}.log"
-    command = [sys.executable, "local_server.py", "--port=0", "--grpc_port=0", *flags]
+    command = [PROGRAM, "serve", "--port=0", "--grpc_port=0", *map(str, flags)]
     with open(log_path, "wb") as log:
-        process = subprocess.Popen(command, cwd=EXPORT, stdout=log, stderr=log)
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         wait_for(lambda: process.poll() is not None or "REST: " in log_path.read_text())
         started = re.search(r"REST: (\S+), gRPC: (\S+)", log_path.read_text())
@@ -226,7 +227,5 @@ def local_server(exported, tmp_path_factory):
     """The local server, on a copy of `exported`."""
     directory = tmp_path_factory.mktemp("server")
     shutil.copytree(exported, directory / "mixer")
-    with running_server(
-        directory, f"--model_base_path={directory / 'mixer'}"
-    ) as server:
+    with running_server(directory, directory / "mixer") as server:
         yield server

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from local_serving.errors import invalid_argument
+from keras_mixer.serving.server.errors import invalid_argument
 
 
 def parse_object(body):

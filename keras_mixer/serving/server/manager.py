@@ -8,8 +8,8 @@ import threading
 from absl import logging
 from tensorflow_serving.apis import get_model_status_pb2
 
-from local_serving.errors import invalid_argument, not_found
-from local_serving.servable import Servable
+from keras_mixer.serving.server.errors import invalid_argument, not_found
+from keras_mixer.serving.server.servable import Servable
 
 State = get_model_status_pb2.ModelVersionStatus
 

@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
 
-from local_serving import json_format
-from local_serving.errors import ServingError, invalid_argument
+from keras_mixer.serving.server import json_format
+from keras_mixer.serving.server.errors import ServingError, invalid_argument
 
 METRICS_PATH = "/monitoring/prometheus/metrics"
 

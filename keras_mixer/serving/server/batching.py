@@ -3,110 +3,12 @@
 import collections
 import concurrent.futures
 import dataclasses
-import os
-import pathlib
 import threading
 import time
 
 import numpy as np
-from google.protobuf import (
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-    text_format,
-    wrappers_pb2,
-)
 
-from local_serving.errors import invalid_argument, unavailable
-
-
-def _batching_parameters_class():
-    # tensorflow_serving/servables/tensorflow/session_bundle_config.proto, which
-    # tensorflow-serving-api leaves out.
-    file = descriptor_pb2.FileDescriptorProto(
-        name="local_serving/batching_parameters.proto",
-        package="tensorflow.serving",
-        syntax="proto3",
-        dependency=[wrappers_pb2.DESCRIPTOR.name],
-    )
-    message = file.message_type.add(name="BatchingParameters")
-    field = descriptor_pb2.FieldDescriptorProto
-    for number, name in enumerate(
-        [
-            "max_batch_size",
-            "batch_timeout_micros",
-            "max_enqueued_batches",
-            "num_batch_threads",
-        ],
-        start=1,
-    ):
-        message.field.add(
-            name=name,
-            number=number,
-            label=field.LABEL_OPTIONAL,
-            type=field.TYPE_MESSAGE,
-            type_name=".google.protobuf.Int64Value",
-        )
-    message.field.add(
-        name="allowed_batch_sizes",
-        number=6,
-        label=field.LABEL_REPEATED,
-        type=field.TYPE_INT64,
-    )
-    pool = descriptor_pool.Default()
-    pool.Add(file)
-    return message_factory.GetMessageClass(
-        pool.FindMessageTypeByName("tensorflow.serving.BatchingParameters")
-    )
-
-
-BatchingParameters = _batching_parameters_class()
-
-
-def read_parameters(path):
-    """Read a `batching_params.pbtxt`, with TensorFlow Serving's defaults.
-
-    Args:
-        path: Path of the file, a text-format `BatchingParameters`.
-
-    Returns:
-        The message, all its fields set.
-
-    Raises:
-        ValueError: If the file is not such a message, or the last allowed batch size
-            is not the maximum.
-    """
-    try:
-        parameters = text_format.Parse(
-            pathlib.Path(path).read_text(encoding="utf-8"), BatchingParameters()
-        )
-    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-        raise ValueError(
-            f"{path} cannot be read as batching parameters: {error}"
-        ) from error
-    return complete(parameters)
-
-
-def complete(parameters):
-    """Fill the fields of `BatchingParameters` that are not set."""
-    defaults = {
-        "max_batch_size": 1000,
-        "batch_timeout_micros": 0,
-        "max_enqueued_batches": 10,
-        # With one thread the processor would wait while answers are written.
-        "num_batch_threads": os.cpu_count(),
-    }
-    for name, value in defaults.items():
-        if not parameters.HasField(name):
-            getattr(parameters, name).value = value
-    sizes = list(parameters.allowed_batch_sizes)
-    limit = parameters.max_batch_size.value
-    if sizes and (sorted(set(sizes)) != sizes or sizes[0] < 1 or sizes[-1] != limit):
-        raise ValueError(
-            "allowed_batch_sizes must ascend from at least 1 to max_batch_size. "
-            f"Received: allowed_batch_sizes={sizes}, max_batch_size={limit}."
-        )
-    return parameters
+from keras_mixer.serving.server.errors import invalid_argument, unavailable
 
 
 @dataclasses.dataclass

@@ -4,8 +4,7 @@ import base64
 import re
 import time
 
-import requests
-from quiet import quiet_import
+from keras_mixer.serving.extra import needs_serve_extra
 
 _URL = re.compile(
     r"(?P<scheme>https?|grpc)://(?P<address>[^/]+)"
@@ -85,6 +84,10 @@ def with_retries(call, retries):
 
 class _RestClient:
     def __init__(self, url, timeout_seconds):
+        with needs_serve_extra():
+            import requests
+
+        self._requests = requests
         self._url = f"{url}:predict"
         self._timeout_seconds = timeout_seconds
         self._session = requests.Session()
@@ -95,7 +98,7 @@ class _RestClient:
             response = self._session.post(
                 self._url, json={"instances": instances}, timeout=self._timeout_seconds
             )
-        except requests.RequestException as error:
+        except self._requests.RequestException as error:
             message = f"{self._url} cannot be reached: {type(error).__name__}."
             raise ServerError(message, try_again=True) from error
         try:
@@ -114,7 +117,7 @@ class _RestClient:
 class _GrpcClient:
     def __init__(self, match, timeout_seconds):
         # Only here: a client of the REST API needs neither TensorFlow nor gRPC.
-        with quiet_import():
+        with needs_serve_extra():
             import grpc
             import tensorflow as tf
             from tensorflow_serving.apis import (

@@ -8,8 +8,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from local_serving import batching
-from local_serving.errors import ServingError, failed_precondition, invalid_argument
+from keras_mixer.serving.server import batching, config
+from keras_mixer.serving.server.errors import (
+    ServingError,
+    failed_precondition,
+    invalid_argument,
+)
 
 # TensorFlow's error codes are gRPC's.
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
@@ -159,8 +163,8 @@ def _batching_parameters(path):
     """Read the parameters that the version brings, or take the defaults."""
     file = path / "batching_params.pbtxt"
     if file.exists():
-        return batching.read_parameters(file)
-    return batching.complete(batching.BatchingParameters())
+        return config.read_parameters(file)
+    return config.complete(config.BatchingParameters())
 
 
 def _check_inputs(signature, inputs):

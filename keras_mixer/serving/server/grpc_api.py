@@ -15,7 +15,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from local_serving.errors import ServingError, invalid_argument
+from keras_mixer.serving.server.errors import ServingError, invalid_argument
 
 # Requests wait in threads of their own while they are batched.
 _THREADS = 64

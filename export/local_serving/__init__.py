@@ -1,1 +1,0 @@
-"""The parts of `local_server.py`."""

@@ -1,0 +1,1 @@
+"""A model server for a developer's machine, with TensorFlow Serving's API."""
