@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 
-.PHONY: benchmark demo notebooks test parity lint
+.PHONY: benchmark demo notebooks test test-all parity lint
 
 # As in `make benchmark FLAGS=--only=inference`; all of it takes ten minutes or more.
 benchmark: $(VENV)/.test $(PEERS)/.peers
@@ -16,12 +16,18 @@ demo: $(VENV)/.demo
 notebooks: $(VENV)/.notebooks
 	$(BIN)/python notebooks/execute.py
 
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile -rs --durations=10
+
 test: $(VENV)/.test
-	KERAS_BACKEND=tensorflow $(BIN)/pytest -n 2 --dist loadfile -rs --durations=10
-	KERAS_BACKEND=jax $(BIN)/pytest -n 2 tests/models/test_layers.py tests/models/test_models.py
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "not slow"
+	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(addprefix tests/models/test_,layers.py models.py)
+
+# And what takes long: the demo, the notebooks, load, full-size models, several workers.
+test-all: test
+	KERAS_BACKEND=tensorflow $(PYTEST) -m slow
 
 parity: $(VENV)/.parity
-	$(BIN)/pytest tests/models/test_parity_torch.py
+	KERAS_BACKEND=tensorflow $(BIN)/pytest tests/models/test_parity_torch.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

@@ -20,7 +20,12 @@ def test_every_variant_has_a_count():
     assert set(PARAMETERS) <= set(mixer.VARIANTS)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+def variants():
+    for name, count in PARAMETERS.items():
+        yield pytest.param(name, marks=[pytest.mark.slow] * (count > 1e8))
+
+
+@pytest.mark.parametrize("name", list(variants()))
 def test_variant_has_the_published_number_of_parameters(name):
     model = getattr(keras_mixer, name)()
     assert model.count_params() == PARAMETERS[name]
