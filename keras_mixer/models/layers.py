@@ -207,6 +207,7 @@ class MixingMlp(KeepsConstants):
             )
         width, dtype = input_shape[self.axis], self.dtype_policy
         dense = {"kernel_initializer": self.kernel_initializer, "dtype": dtype}
+        dense["trainable"] = self.trainable  # as when a frozen layer is loaded
         self.fc1 = keras.layers.Dense(self.mlp_dim, name="fc1", **dense)
         self.fc2 = keras.layers.Dense(width, name="fc2", **dense)
         self.fc1.build((None, width))

@@ -129,6 +129,17 @@ def test_saved_model_comes_back_without_custom_objects(tiny, images, tmp_path):
     assert json.loads(again.to_json()) == json.loads(tiny.to_json())
 
 
+def test_frozen_model_comes_back_frozen(tiny, tmp_path):
+    for layer in tiny.layers[:-1]:
+        layer.trainable = False
+    tiny.save(tmp_path / "tiny.keras")
+    again = keras.models.load_model(tmp_path / "tiny.keras")
+    assert [v.path for v in again.trainable_variables] == ["head/kernel", "head/bias"]
+    mixing = again.get_layer("block0_token_mixing")
+    mixing.trainable = True
+    assert len(mixing.trainable_variables) == 4
+
+
 def test_model_clones_and_rebuilds_from_its_config(tiny, images):
     for again in (
         keras.models.clone_model(tiny),
