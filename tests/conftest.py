@@ -14,38 +14,27 @@ pytest_plugins = ["serving_support"]
 
 
 def settings():
-    """What Keras and TensorFlow keep for the whole process."""
-    found = {
+    """What Keras keeps for the whole process."""
+    return {
         "dtype_policy": keras.config.dtype_policy().name,
         "floatx": keras.config.floatx(),
         "image_data_format": keras.config.image_data_format(),
     }
-    if keras.config.backend() == "tensorflow":
-        from tensorflow.python.framework import config
-
-        found["op_determinism"] = config.is_op_determinism_enabled()
-    return found
-
-
-def restore(before):
-    keras.config.set_dtype_policy(before["dtype_policy"])
-    keras.config.set_floatx(before["floatx"])
-    keras.config.set_image_data_format(before["image_data_format"])
-    if "op_determinism" in before:
-        from tensorflow.python.framework import config
-
-        switch = config.enable_op_determinism, config.disable_op_determinism
-        switch[not before["op_determinism"]]()
 
 
 @pytest.fixture(autouse=True)
 def global_state():
     """Start every test from the same seeds, and fail one that leaves a setting."""
     keras.utils.set_random_seed(0)
+    if keras.config.backend() == "tensorflow":
+        from tensorflow.python.framework import config
+
+        config.disable_op_determinism()  # training enables it for the process
     before = settings()
     yield
     after = settings()
-    restore(before)
+    for name, value in before.items():
+        getattr(keras.config, f"set_{name}")(value)
     assert after == before, "The test must put back what it sets."
 
 

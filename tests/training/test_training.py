@@ -156,6 +156,7 @@ def test_train_without_validation_keeps_the_last_weights(tmp_path):
     assert result.report["kept_epoch"] == 2
 
 
+@pytest.mark.usefixtures("policy")  # training sets it for the process
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_train_in_mixed_precision_comes_close(trained, tmp_path, precision):
     result, _ = trained
