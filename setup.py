@@ -1,4 +1,4 @@
-"""Packaging of keras_mixer; the extras are [train] [serve] [notebooks] [test]."""
+"""Packaging of keras_mixer, and its extras, which README and CONTRIBUTING explain."""
 
 import pathlib
 
@@ -9,6 +9,9 @@ HERE = pathlib.Path(__file__).parent
 # Lower bounds are the oldest releases, upper bounds the newest major, that the tests
 # were run with; CI runs the newest.
 TRAIN = [
+    # TensorFlow Datasets 4.9.10 imports it when it prepares data, and nothing asks
+    # for it.
+    "importlib_resources>=6,<8",
     "keras-cv>=0.9,<1",
     "matplotlib>=3.9,<4",
     "scikit-learn>=1.5,<2",
@@ -16,7 +19,9 @@ TRAIN = [
     "tensorflow-datasets>=4.9.7,<5",
 ]
 SERVE = [
+    "grpcio>=1.70,<2",
     "grpcio-health-checking>=1.70,<2",
+    "protobuf>=5.28,<8",
     "requests>=2.32,<3",
     "starlette>=0.46,<2",
     "tensorflow-serving-api>=2.20,<3",

@@ -38,6 +38,11 @@ def open_tfds(dataset, data_dir, val_fraction, splits):
     try:
         # Fetches what is not there yet, with progress bars of its own.
         builder.download_and_prepare()
+    except ImportError as error:
+        raise ValueError(
+            f"The data set {dataset} needs another package to be prepared. Received: "
+            f"{error}. Install that package."
+        ) from error
     except Exception as error:
         # What it raises is as various as the places that data sets come from.
         raise ValueError(

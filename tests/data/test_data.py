@@ -228,6 +228,18 @@ def prepared(tmp_path_factory):
     return "grey_squares", folder
 
 
+def test_tfds_names_a_package_that_preparing_needs(monkeypatch):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    def prepare(self):
+        raise ModuleNotFoundError("No module named 'importlib_resources'")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", prepare)
+    with pytest.raises(ValueError, match=r"another package.*importlib_resources") as e:
+        tfds_sources.open_tfds("mnist", None, 0.1, {})
+    assert "data_dir" not in str(e.value)
+
+
 def test_tfds_uses_validation_to_test_on_and_cuts_val_off_train(prepared):
     name, folder = prepared
     source = sources.open_source(name, data_dir=folder)

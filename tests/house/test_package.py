@@ -1,12 +1,16 @@
 """The house's rules: who imports whom, what an import costs and loads."""
 
 import ast
+import importlib.metadata
 import os
 import pathlib
+import re
+import runpy
 import subprocess
 import sys
 
 import pytest
+import setuptools
 from program import PROGRAM
 
 import keras_mixer
@@ -154,3 +158,29 @@ def test_public_names_exist():
         assert getattr(keras_mixer, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'MlpMixerB15'"):
         keras_mixer.MlpMixerB15  # noqa: B018
+
+
+def plain(distribution):
+    return distribution.lower().replace("_", "-")
+
+
+def test_what_the_package_imports_is_in_its_extras(monkeypatch):
+    packaged = {}
+    monkeypatch.setattr(setuptools, "setup", packaged.update)
+    runpy.run_path(str(PACKAGE.parent / "setup.py"))
+    extras = packaged["extras_require"]
+    asked_for = packaged["install_requires"] + extras["train"] + extras["serve"]
+    asked_for = {plain(re.match(r"[\w-]+", wanted)[0]) for wanted in asked_for}
+    dists = importlib.metadata.packages_distributions()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for module in {name.split(".")[0] for name in names}:
+                if module in sys.stdlib_module_names or module == "keras_mixer":
+                    continue
+                providers = {d.lower().replace("_", "-") for d in dists[module]}
+                assert providers & asked_for, (path, module)
+    # TensorFlow Datasets imports it late, and asks for it nowhere.
+    assert "importlib-resources" in asked_for
