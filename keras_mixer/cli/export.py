@@ -25,7 +25,9 @@ LABELS = flags.DEFINE_string(
     "classes, such as imagenet. Without it: the classes of the tag, for a named model; "
     "labels.txt beside a .keras file; else the classes' numbers.",
 )
-TOP_K = flags.DEFINE_integer("top_k", 5, "How many classes to return for an image.")
+TOP_K = flags.DEFINE_integer(
+    "top_k", None, "How many classes to return for an image; five, or all of fewer."
+)
 VERSION = flags.DEFINE_integer("version", None, "Version; the next one by default.")
 PRECISION = flags.DEFINE_string(
     "precision",

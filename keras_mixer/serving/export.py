@@ -21,7 +21,7 @@ def export_saved_model(
     base_dir: str | os.PathLike[str],
     *,
     labels: Sequence[str] | str | os.PathLike[str] | None = None,
-    top_k: int = 5,
+    top_k: int | None = None,
     version: int | None = None,
     weights: str | None = None,
     precision: str = "float32",
@@ -60,7 +60,8 @@ def export_saved_model(
         labels: Names of the classes in output order: a list, the path of a text file
             with one name a line, or a tag of the catalogue such as `"imagenet"`.
             `None` names them by their index.
-        top_k: How many classes to return for an image, from 1 to their number.
+        top_k: How many classes to return for an image, from 1 to their number. `None`
+            returns five, or all where there are fewer.
         version: A positive integer that is not taken, or `None` for the next one.
         weights: Tag of the catalogue whose preprocessing to use, for a model that was
             built with `include_preprocessing=False`.
@@ -111,6 +112,8 @@ def _classifier(model, labels, top_k, weights, features):
     from_logits = _gives_logits(model)
     transform, normalise = _transform(model, weights)
     labels = _labels(labels, classes)
+    if top_k is None:
+        top_k = min(5, classes)
     if isinstance(top_k, bool) or not isinstance(top_k, int):
         raise ValueError(f"top_k must be an integer. Received: top_k={top_k!r}.")
     if not 1 <= top_k <= classes:
