@@ -59,13 +59,7 @@ def main(argv):
     run("keras-mixer", "predict", image, f"--model={run_dir}/model.keras", "--top_k=3")
 
     say("4. Export for TensorFlow Serving")
-    run(
-        *("keras-mixer", "export"),
-        run_dir / "model.keras",
-        model_dir,
-        f"--labels={run_dir}/labels.txt",
-        "--top_k=3",
-    )
+    run("keras-mixer", "export", run_dir / "model.keras", model_dir, "--top_k=3")
 
     say("5. Serve it, and ask over HTTP")
     with served(model_dir) as url:
@@ -129,7 +123,7 @@ def write_photograph(folder):
 
 
 def write_test_image(folder):
-    """Write one digit of the held-out test split as a PNG file."""
+    """Write one digit of the held-out test split, enlarged smoothly, as a PNG file."""
     from keras_mixer.data import sources
 
     test = sources.open_source("digits").splits["test"]
@@ -137,7 +131,7 @@ def write_test_image(folder):
     label = int(test.labels[number])
     path = folder / f"digit_{label}.png"
     pixels = np.asarray(test.images[number]).astype("uint8")
-    PIL.Image.fromarray(pixels).resize((256, 256), PIL.Image.NEAREST).save(path)
+    PIL.Image.fromarray(pixels).resize((256, 256), PIL.Image.BICUBIC).save(path)
     return path, label
 
 

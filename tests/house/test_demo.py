@@ -24,6 +24,11 @@ def test_demo_predicts_trains_exports_serves_and_asks(tmp_path):
     assert float(accuracy[1]) >= 97
     answer = re.search(r"The server says (\d); the label .* is (\d)\.", result.stdout)
     assert answer[1] == answer[2]
+    # The right answer is shown as a sure one, by both programs.
+    for shown in (rf"([\d.]+)%  {answer[1]}\n", rf"\.png  {answer[1]} +([\d.]+)%"):
+        assert float(re.search(shown, result.stdout)[1]) > 80
+    for note in ("port.cc", "cudart_stub", "InitializeLog", "oneDNN"):
+        assert note not in result.stdout + result.stderr
     for name in ("curves", "predictions", "confusion_matrix"):
         with PIL.Image.open(tmp_path / "digits" / f"{name}.png") as picture:
             assert min(picture.size) > 300
