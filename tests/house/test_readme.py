@@ -6,22 +6,31 @@ import re
 import pytest
 from tiny import PARAMETERS
 
-from keras_mixer import catalog, cli
+import keras_mixer
+from keras_mixer import catalog, cli, models
 
 README = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
+def parameters(model, classes):
+    """Parameters of a variant with a head of so many classes."""
+    head = models.VARIANTS[model].hidden_dim + 1
+    return PARAMETERS[model] + head * (classes - 1000)
+
+
 def table_rows():
     rows = []
-    for model, count in PARAMETERS.items():
+    for model in PARAMETERS:
         entries = [e for e in catalog.ENTRIES.values() if e.model == model]
         for e in entries:
             top1 = f"{e.top1:.2f}" if e.top1 else "-"
+            count = parameters(model, e.classes)
             rows.append(
                 f"| `{model}` | {count / 1e6:.1f} M | `{e.tag}` | {e.classes:,} "
                 f"| {top1} | {e.provenance} |"
             )
         if not entries:
+            count = parameters(model, 1000)
             rows.append(f"| `{model}` | {count / 1e6:.1f} M | - | - | - | - |")
     return rows
 
@@ -29,6 +38,11 @@ def table_rows():
 def test_model_table_is_the_catalogues():
     start, end = README.index("<!-- table:"), README.index("<!-- end of table -->")
     assert README[start:end].splitlines()[1:] == table_rows()
+
+
+def test_parameters_of_the_table_are_the_models():
+    model = keras_mixer.MlpMixerNano4(weights="cifar10")
+    assert model.count_params() == parameters("MlpMixerNano4", 10) == 1_132_170
 
 
 @pytest.mark.parametrize(
