@@ -87,7 +87,13 @@ def test_every_argument_is_described(name):
     thing = PUBLIC[name]
     target = thing.__init__ if inspect.isclass(thing) else thing
     wanted = [p for p in inspect.signature(target).parameters if p != "self"]
-    found = described(thing.__doc__, "Args")
+    # A layer may say whose arguments it has.
+    named = [
+        base
+        for base in getattr(thing, "__mro__", ())
+        if f"Arguments and errors are those of `{base.__name__}`" in thing.__doc__
+    ]
+    found = described((named or [thing])[0].__doc__, "Args")
     assert list(found) == wanted
     for argument, text in found.items():
         assert len(text) > 5, f"{argument} is not described"
