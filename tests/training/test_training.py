@@ -149,6 +149,37 @@ def test_train_at_one_step_more_than_an_epoch(tmp_path):
     assert result.history[-1]["learning_rate"] == 0
 
 
+def test_train_resumes_what_several_workers_saved(tmp_path):
+    """In the middle of an epoch, without the metrics, which they do not save."""
+    training_child.stop_at(6)
+    with pytest.raises(training.Preempted):
+        training_child.run({}, tmp_path)
+    with np.load(tmp_path / "checkpoint.npz") as file:
+        arrays = {n: file[n] for n in file.files if not n.startswith("metrics/")}
+    np.savez(tmp_path / "checkpoint.npz", **arrays)
+    result = training_child.run({}, tmp_path)
+    assert [row["step"] for row in result.history] == [5, 10, 15]
+
+
+def test_train_chooses_batch_and_warm_up_and_keeps_to_them(tmp_path, capsys):
+    settings = {"batch_size": 0, "warmup_steps": -1, "steps": 40}
+    training_child.stop_at(12)
+    with pytest.raises(training.Preempted):
+        training_child.run(settings, tmp_path)
+    assert "memory: batch_size=64, warmup_steps=2." in capsys.readouterr().out
+    # As if another machine went on, which would choose otherwise.
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["batch_size"], config["warmup_steps"]) == (64, 2)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"warmup_steps": 3}))
+    result = training_child.run(settings, tmp_path)
+    assert result.report["config"]["warmup_steps"] == 3
+
+
+def test_train_by_adamw_without_weight_decay(tmp_path):
+    result = training_child.run({"weight_decay": 0.0, "epochs": 1}, tmp_path)
+    assert result.report["steps"] == 5
+
+
 def test_train_without_validation_keeps_the_last_weights(tmp_path):
     result = training_child.run({"val_fraction": 0.0, "epochs": 2}, tmp_path)
     assert "val_accuracy" not in result.history[0]
@@ -372,6 +403,40 @@ def test_checkpoint_is_read_whole_or_refused(tmp_path):
             fit.load_state(path, {"model": variables})
 
 
+def test_checkpoint_of_any_damage_is_refused_or_read_right(tmp_path):
+    """Every byte is changed in turn."""
+    variables = [keras.Variable(np.arange(6.0, dtype="float32"), name="a")]
+    path = tmp_path / "checkpoint.npz"
+    fit.save_state(path, {"model": variables}, {"step": 3})
+    content = path.read_bytes()
+    refused = 0
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            assert fit.load_state(path, {"model": variables}) == {"step": 3}
+        except ValueError:
+            refused += 1
+        np.testing.assert_array_equal(variables[0], np.arange(6.0))
+    assert refused > len(content) / 3
+    with open(path, "wb") as file:
+        np.save(file, np.arange(6.0))
+    with pytest.raises(ValueError, match="must be one that training wrote"):
+        fit.load_state(path, {"model": variables})
+
+
+def test_checkpoint_may_lack_metrics_on_either_side(tmp_path):
+    weights, metric = keras.Variable(1.0, name="a"), keras.Variable(2.0, name="b")
+    path = tmp_path / "checkpoint.npz"
+    for saved, loaded in [([], [metric]), ([metric], [])]:
+        fit.save_state(path, {"model": [weights], "metrics": saved}, {})
+        groups = {"model": [weights], "metrics": loaded}
+        fit.load_state(path, groups, optional=["metrics"])
+        with pytest.raises(ValueError, match=r"metrics/0 (missing|unexpected)"):
+            fit.load_state(path, groups)
+
+
 def test_checkpoint_with_nan_is_not_written(tmp_path):
     path = tmp_path / "checkpoint.npz"
     variables = [keras.Variable([1.0, float("nan")], name="a")]
@@ -384,6 +449,33 @@ def test_checkpoint_with_nan_is_not_written(tmp_path):
 def test_recipe_reads_back_from_json(recipe):
     assert TrainConfig.from_json(recipe.to_json()) == recipe
     assert TrainConfig.from_json(recipe.to_json(), epochs=7).epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("examples", "gigabytes", "shares", "expected"),
+    [
+        (2642, 64, 1, (128, 20)),  # tf_flowers
+        (2642, 16, 1, (32, 82)),
+        (2642, 16, 3, (48, 55)),  # a multiple of three replicas
+        (45000, 64, 1, (128, 351)),
+        (45000, 4, 1, (8, 5625)),
+        (130, 64, 1, (32, 4)),
+        (12, 64, 1, (8, 1)),
+    ],
+)
+def test_finetune_fits_the_data_and_the_memory(examples, gigabytes, shares, expected):
+    config = RECIPES["finetune"].fitted(examples, shares, gigabytes * 1e9)
+    assert (config.batch_size, config.warmup_steps) == expected
+    steps = config.epochs * (examples // config.batch_size)
+    assert config.warmup_steps == steps // 20
+    assert config.fitted(1, 1, 0) == config
+
+
+def test_the_papers_fine_tuning_can_be_asked_for_by_name():
+    config = RECIPES["paper_cifar10"]
+    chosen = config.batch_size, config.steps, config.warmup_steps
+    assert chosen == (512, 10_000, 500)
+    assert config.fitted(45_000, 1, 1e9) == config
 
 
 def test_config_explains_every_field():
@@ -400,6 +492,9 @@ def test_config_explains_every_field():
         ({"strategy": "all"}, "strategy must be one of auto, single"),
         ({"sam_rho": 0.1, "accumulation_steps": 2}, "exclude each other"),
         ({"crop_scale": 0.0}, "crop_scale must be in"),
+        ({"epochs": "3"}, "epochs must be int. Received: epochs='3'"),
+        ({"flip": 1}, "flip must be bool. Received: flip=1"),
+        ({"learning_rate": None}, "learning_rate must be int | float. Received"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
