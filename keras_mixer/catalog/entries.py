@@ -41,6 +41,9 @@ MIIL = ImageTransform(
 class WeightsEntry:
     """One published set of weights.
 
+    No publisher states a digest. A first download is checked by its structure, and a
+    later one held to the digest of the first.
+
     Attributes:
         model: Name of the model in this package.
         tag: What `weights=` takes.
@@ -59,9 +62,6 @@ class WeightsEntry:
         top5: Published top-5 accuracy in percent, or None.
         accuracy_dataset: What the accuracy was measured on, as `--dataset` names it.
         accuracy_source: Where the accuracy was published.
-        sha256: Digest of the file, or None where none was published; then the file's
-            structure is checked, and the digest of the first download is held to.
-        size_bytes: Size of the file, or None where it is not known.
         fallback: Tag of the same weights from a second publisher, or None.
     """
 
@@ -79,8 +79,6 @@ class WeightsEntry:
     top5: float | None = None
     accuracy_dataset: str = "imagenet2012"
     accuracy_source: str | None = None
-    sha256: str | None = None
-    size_bytes: int | None = None
     fallback: str | None = None
 
 
