@@ -20,11 +20,11 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_mixer
+from keras_mixer import weights
 from keras_mixer.images import preprocess
 from keras_mixer.models import mixer
 from keras_mixer.serving import export
-from keras_mixer.training import devices, optimizers, recipes
-from keras_mixer.weights import fill
+from keras_mixer.training import devices, recipes, trainer
 
 tf.config.threading.set_intra_op_parallelism_threads(contender.THREADS)
 tf.config.threading.set_inter_op_parallelism_threads(contender.THREADS)
@@ -50,7 +50,7 @@ class Keras:
         kernel.assign(rng.normal(0, 0.05, kernel.shape))
         built.save_weights(self.folder / "mixer.weights.h5")
         for layout in ("timm", "passl"):
-            arrays = fill.export_arrays(built, layout)
+            arrays = weights.export_arrays(built, layout)
             np.savez(self.folder / f"{layout}.npz", **arrays)
         for precision in ("float32", "bfloat16"):
             path = self.folder / "saved_model" / precision
@@ -76,7 +76,7 @@ class Keras:
         config = recipes.TrainConfig(
             model=model, batch_size=batch, precision=self.precision, **settings
         )
-        fitted, _, _ = optimizers.make_trainer(
+        fitted, _, _ = trainer.make_trainer(
             config, devices.Distribution(), built, total_steps=10**6
         )
         images = np.load(self.folder / "images.npy")[:batch]

@@ -20,16 +20,15 @@ JSON = flags.DEFINE_bool("json", False, "Print JSON, a line for each file, no ta
 
 WRITE = """
 import sys, pathlib, numpy as np, keras, keras_mixer
-from keras_mixer.weights.formats import checkpoints
-from keras_mixer.weights import fill
+from keras_mixer import weights
 model = getattr(keras_mixer, sys.argv[1])()
 for path in sys.argv[2:]:
     layout = {".pdparams": "passl", ".npz": "google", ".safetensors": "timm"}
     if path.endswith(".h5"):
         model.save_weights(path)
     else:
-        arrays = porting.export_arrays(model, layout[pathlib.Path(path).suffix])
-        checkpoints.write_checkpoint(path, arrays)
+        arrays = weights.export_arrays(model, layout[pathlib.Path(path).suffix])
+        weights.write_checkpoint(path, arrays)
 """
 PORT = """
 import json, resource, sys, time, keras, keras_mixer

@@ -8,8 +8,6 @@ it, `models/mixer/1/` at first, whole or not at all, and prints its path in the 
 line.
 """
 
-import pathlib
-
 from absl import flags
 
 WEIGHTS = flags.DEFINE_string(
@@ -52,25 +50,23 @@ def main(argv):
             f"Received: {argv[1:]}."
         )
     from keras_mixer.catalog import TAGS
-    from keras_mixer.models import mixer
+    from keras_mixer.models import VARIANTS, labels_beside, open_model
     from keras_mixer.serving import export_saved_model
 
     _, name, base_dir = argv
     labels, weights = LABELS.value, WEIGHTS.value
-    if name in mixer.VARIANTS:
+    if name in VARIANTS:
         if weights is None:
             raise ValueError(
                 f"{name} without weights would be served with random ones. Received: "
                 "no --weights. Name them, as in --weights=imagenet."
             )
-        model = mixer.from_name_or_file(name, weights)
+        model = open_model(name, weights)
         labels = labels or (weights if weights in TAGS else None)
         weights = None
     else:
-        model = mixer.from_name_or_file(name)
-        beside = pathlib.Path(name).with_name("labels.txt")
-        if labels is None and beside.exists():
-            labels = beside
+        model = open_model(name)
+        labels = labels or labels_beside(name)
     path = export_saved_model(
         model,
         base_dir,

@@ -37,15 +37,15 @@ def main(argv):
             "port takes two files: keras-mixer port IN OUT [--model=NAME]. "
             f"Received: {len(argv) - 1}."
         )
+    from keras_mixer import weights
     from keras_mixer.images import preprocess
     from keras_mixer.models import port
-    from keras_mixer.weights import constants, fill, names, written_whole
-    from keras_mixer.weights.formats import checkpoints
+    from keras_mixer.weights import written_whole
 
     source_path, target_path = argv[1], pathlib.Path(argv[2])
-    if not target_path.name.endswith(names.SUFFIXES):
+    if not target_path.name.endswith(weights.SUFFIXES):
         raise ValueError(
-            f"OUT must end in one of {', '.join(names.SUFFIXES)}. "
+            f"OUT must end in one of {', '.join(weights.SUFFIXES)}. "
             f"Received: {target_path}."
         )
     if target_path.exists() and not OVERWRITE.value:
@@ -63,15 +63,15 @@ def main(argv):
         with written_whole(target_path) as temporary:
             model.save_weights(temporary)
     else:
-        layout = names.LAYOUT_OF_FORMAT[target_path.suffix[1:]]
+        layout = weights.LAYOUT_OF_FORMAT[target_path.suffix[1:]]
         transform = preprocess.transform_for(model)
         gelu = model.get_layer("block0_token_mixing").approximate_gelu
-        checkpoints.write_checkpoint(
+        weights.write_checkpoint(
             target_path,
-            fill.export_arrays(model, layout),
-            metadata=constants.header(transform, gelu),
+            weights.export_arrays(model, layout),
+            metadata=weights.constants_header(transform, gelu),
         )
-        print(_what_to_know_there(names.LAYOUTS[layout], transform, gelu))
+        print(_what_to_know_there(weights.LAYOUTS[layout], transform, gelu))
     print(f"Wrote {target_path}")
     if VERIFY.value:
         print(_logits_digest(model))

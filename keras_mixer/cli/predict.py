@@ -21,7 +21,7 @@ from keras_mixer import catalog, cli
 MODEL = flags.DEFINE_string(
     "model",
     "MlpMixerB16",
-    "A named model, such as MlpMixerB16, or the path of a .keras file.",
+    "A named model, such as MlpMixerB16, the path of a .keras file, or a run's folder.",
 )
 WEIGHTS = flags.DEFINE_string(
     "weights", "imagenet", "For a named model: a tag of the catalogue or a path."
@@ -46,9 +46,9 @@ def main(argv):
             "predict takes at least one image: keras-mixer predict IMAGE... "
             "Received: none."
         )
-    from keras_mixer.models import mixer
+    from keras_mixer.models import open_model
 
-    model = mixer.from_name_or_file(MODEL.value, WEIGHTS.value)
+    model = open_model(MODEL.value, WEIGHTS.value)
     naming = _naming(model.output_shape[-1])
     answers = [{"image": path} for path in paths]
     for start in range(0, len(paths), BATCH_SIZE):
@@ -84,13 +84,13 @@ def main(argv):
 
 def _naming(classes):
     """The keyword arguments by which `decode_predictions` names the classes."""
+    from keras_mixer.models import labels_beside
+
     path = LABELS.value
     if path is None and (MODEL.value, WEIGHTS.value) in catalog.ENTRIES:
         return {"weights": WEIGHTS.value}
     if path is None:
-        beside = pathlib.Path(MODEL.value).with_name("labels.txt")
-        if MODEL.value.endswith(".keras") and beside.exists():
-            path = beside
+        path = labels_beside(MODEL.value)
     if path is not None:
         text = pathlib.Path(path).read_text(encoding="utf-8")
         return {"class_names": text.splitlines()}

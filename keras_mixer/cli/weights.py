@@ -8,7 +8,7 @@ from absl import flags
 
 MODEL = flags.DEFINE_string("model", None, "List or fetch for this model only.")
 FETCH = flags.DEFINE_string(
-    "fetch", None, "Fetch, port and cache this tag, for --model or all models with it."
+    "fetch", None, "Fetch and cache this tag, for --model or all models with it."
 )
 
 
@@ -17,7 +17,7 @@ def main(argv):
     if len(argv) > 1:
         raise ValueError(f"weights takes flags only. Received: {' '.join(argv[1:])}.")
     from keras_mixer import catalog
-    from keras_mixer.models import port
+    from keras_mixer.weights import fetch
 
     entries = catalog.list_weights(MODEL.value)
     if FETCH.value:
@@ -29,7 +29,7 @@ def main(argv):
                 f"Received: --fetch={FETCH.value}."
             )
         for entry in wanted:
-            print(port.fetch_weights(entry))
+            print(fetch(entry))
         return
     print(f"{'model':12} {'tag':17} {'classes':>7} {'top-1':>6}  {'licence':10}  by")
     for e in entries:

@@ -15,6 +15,7 @@ from keras_mixer.models.mixer import (
     MlpMixerS32,
     load_weights,
 )
+from keras_mixer.models.open import labels_beside, open_model
 
 __all__ = [
     "VARIANTS",
@@ -31,5 +32,7 @@ __all__ = [
     "MlpMixerS32",
     "StochasticDepth",
     "TokenMixing",
+    "labels_beside",
     "load_weights",
+    "open_model",
 ]

@@ -19,9 +19,16 @@ from keras_mixer.models.layers import (
     StochasticDepth,
     TokenMixing,
 )
-from keras_mixer.models.port import open_weights
-from keras_mixer.weights import fill
-from keras_mixer.weights.resize import tokens_mlp_dim as fitted_tokens_mlp_dim
+from keras_mixer.weights import (
+    Report,
+    check_constants,
+    check_fit,
+    fill_model,
+    fitted_tokens_mlp_dim,
+    model_sizes,
+    open_weights,
+    tensor_shapes,
+)
 
 # Every source of published weights uses 1e-6; Keras' own default is 1e-3.
 EPSILON = 1e-6
@@ -168,6 +175,12 @@ def MlpMixer(
                     "Weights without a head need classes=N for a new one, or "
                     f"include_top=False. Received: weights={source.origin}."
                 )
+        # Before anything is built, whose size the file would decide.
+        patches = image_shape[0] * image_shape[1] // patch_size**2
+        shapes = tensor_shapes(
+            sizes.values(), patches, classes if include_top else None
+        )
+        check_fit(source, shapes, name, resize)
 
     model = build(
         **sizes,
@@ -185,7 +198,7 @@ def MlpMixer(
         kernel_initializer="zeros" if source else "lecun_normal",
     )
     if source is not None:
-        report = fill.fill(model, source, resize)
+        report = fill_model(model, source, resize)
         if report.new_head:
             print(
                 f"{source.origin} has {source.classes or 'no'} classes, {name} "
@@ -278,7 +291,7 @@ def load_weights(
     weights: str | os.PathLike[str],
     *,
     resize: str | None = None,
-) -> fill.Report:
+) -> Report:
     """Load weights into a model that is already built; all of them, or none.
 
     Args:
@@ -293,25 +306,9 @@ def load_weights(
         ValueError: With every missing, unexpected, misshapen and non-finite tensor, or
             if the model normalises pixels, or has a GELU, unlike the weights'.
     """
-    source = open_weights(weights, variant_name(*fill.model_sizes(model)))
-    fill.check_constants(model, source)
-    return fill.fill(model, source, resize)
-
-
-def from_name_or_file(model, weights=None):
-    """A named model with those weights, or the model of a `.keras` file.
-
-    Raises:
-        ValueError: If there is no such model or file.
-    """
-    if model in VARIANTS:
-        return globals()[model](weights=weights)
-    if not model.endswith(".keras") or not os.path.exists(model):
-        raise ValueError(
-            f"The model must be one of {', '.join(VARIANTS)}, or the path of a .keras "
-            f"file. Received: {model!r}."
-        )
-    return keras.models.load_model(model)
+    source = open_weights(weights, variant_name(*model_sizes(model)))
+    check_constants(model, source)
+    return fill_model(model, source, resize)
 
 
 def _image_shape(input_shape, input_tensor, patch_size):

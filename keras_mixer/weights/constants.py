@@ -1,4 +1,4 @@
-"""What a `.safetensors` file was trained with, as far as it can be told.
+"""The constants that weights were trained with: what files say of them, checked.
 
 The tensors of timm's Mixers do not say how pixels were normalised, and of the published
 ones two, Alibaba MIIL's, were trained otherwise than the rest.
@@ -6,20 +6,19 @@ ones two, Alibaba MIIL's, were trained otherwise than the rest.
 
 import dataclasses
 import json
-import math
 import pathlib
 import sys
 
 from keras_mixer.catalog import ENTRIES
-from keras_mixer.weights.formats import checkpoints
+from keras_mixer.weights import formats
 
 # The key of this package's own entry in a file's header.
 HEADER_KEY = "keras_mixer"
 _MAX_CONFIG_BYTES = 1 << 20
 
 
-def constants(path, classes):
-    """The constants of the weights in a `.safetensors` file.
+def constants_told(path, classes):
+    """The constants of the weights in a `.safetensors` file, as far as it can be told.
 
     Told, in this order, by the file's own header, if this package wrote it; by the
     `config.json` beside it, as in timm's repositories; by a number of classes that only
@@ -37,9 +36,9 @@ def constants(path, classes):
     Raises:
         ValueError: If the header or the `config.json` says something impossible.
     """
-    header = checkpoints.read_safetensors_metadata(path)
+    header = formats.read_metadata(path)
     if HEADER_KEY in header:
-        return _checked(_parsed(header[HEADER_KEY], path), path)
+        return checked_constants(_parsed(header[HEADER_KEY], path), path)
     config_path = pathlib.Path(path).with_name("config.json")
     if config_path.is_file() and config_path.stat().st_size <= _MAX_CONFIG_BYTES:
         config = _parsed(config_path.read_bytes(), config_path)
@@ -53,7 +52,7 @@ def constants(path, classes):
                 ("crop_pct", "crop_ratio"),
             ]
             found = {ours: config[theirs] for theirs, ours in names if theirs in config}
-            return _checked(found, config_path)
+            return checked_constants(found, config_path)
     transforms = {
         entry.transform
         for entry in ENTRIES.values()
@@ -70,8 +69,8 @@ def constants(path, classes):
     return {}
 
 
-def header(transform, approximate_gelu):
-    """The entries of a file's header from which `constants` reads these back."""
+def constants_header(transform, approximate_gelu):
+    """The entries of a file's header from which `constants_told` reads these back."""
     known = {**dataclasses.asdict(transform), "approximate_gelu": approximate_gelu}
     return {"format": "pt", HEADER_KEY: json.dumps(known)}
 
@@ -79,7 +78,7 @@ def header(transform, approximate_gelu):
 def _parsed(text, path):
     try:
         return _object(json.loads(text), path)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return _object(None, path)
 
 
@@ -92,45 +91,63 @@ def _object(value, path):
     return value
 
 
-def _checked(found, path):
-    """The values as `ImageTransform` has them, each possible."""
+def _numbers(low, high):
+    def check(value):
+        is_list = isinstance(value, list | tuple) and len(value) == 3
+        return is_list and all(_is_number(number, low, high) for number in value)
 
-    def numbers(low):
-        def check(value):
-            return (
-                isinstance(value, list)
-                and len(value) == 3
-                and all(_is_number(number) and number >= low for number in value)
-            )
+    return check, f"three numbers in [{low:g}, {high:g}]"
 
-        return check
 
-    rules = {
-        "mean": (numbers(0), "three numbers of at least 0"),
-        "std": (numbers(1e-6), "three positive numbers"),
-        "interpolation": (
-            lambda value: value in ("bicubic", "bilinear"),
-            "bicubic or bilinear",
-        ),
-        "crop_ratio": (
-            lambda value: _is_number(value) and 0 < value <= 1,
-            "a number in (0, 1]",
-        ),
-        "approximate_gelu": (lambda value: isinstance(value, bool), "true or false"),
-    }
+def _is_number(value, low, high):
+    # Not a number is in no range, and an integer of 400 digits is compared exactly.
+    return type(value) in (int, float) and low <= value <= high
+
+
+_RULES = {
+    "mean": _numbers(0, 1),
+    "std": _numbers(1e-3, 1e3),
+    "interpolation": (
+        lambda value: value in ("bicubic", "bilinear"),
+        "bicubic or bilinear",
+    ),
+    "crop_ratio": (
+        lambda value: _is_number(value, 0.01, 1),
+        "a number in [0.01, 1]",
+    ),
+    "approximate_gelu": (lambda value: type(value) is bool, "true or false"),
+}
+
+
+def checked_constants(found, origin):
+    """The constants that a file gives, if each is possible; for every format.
+
+    Args:
+        found: A dict with fields of `ImageTransform` and `approximate_gelu`.
+        origin: The file, for messages.
+
+    Returns:
+        The dict, with tuples of floats for `mean` and `std`.
+
+    Raises:
+        ValueError: If a constant is impossible or of another name.
+    """
     for name, value in found.items():
-        is_possible, rule = rules.get(name, (lambda value: False, "left out"))
+        is_possible, rule = _RULES.get(name, (lambda value: False, "left out"))
         if not is_possible(value):
             raise ValueError(
-                f"{name} of weights must be {rule}. Received: {str(value)[:60]}, in "
-                f"{path}. Mend it, or name the weights by their tag."
+                f"{str(name)[:60]} of weights must be {rule}. Received: "
+                f"{_brief(value)}, in {origin}. Mend it, or name the weights by their "
+                "tag."
             )
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    return {
+        name: tuple(map(float, value)) if name in ("mean", "std") else value
+        for name, value in found.items()
+    }
 
 
-def _is_number(value):
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-    )
+def _brief(value):
+    try:
+        return str(value)[:60]
+    except ValueError:  # more digits than Python turns into text
+        return "a huge number"

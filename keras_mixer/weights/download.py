@@ -1,22 +1,18 @@
-"""Fetching published files into the cache: whole, checked, once."""
+"""A published file over HTTP: resumed if cut, retried if the server stumbles."""
 
-import contextlib
 import hashlib
 import http.client
-import json
 import os
 import pathlib
+import re
 import shutil
+import socket
 import sys
 import time
 import urllib.error
-import urllib.parse
 import urllib.request
 
-import filelock
 import tqdm
-
-from keras_mixer.weights.files import written_whole
 
 CHUNK_BYTES = 1 << 20
 TIMEOUT_S = 30
@@ -28,95 +24,6 @@ class DownloadError(ValueError):
     """A file could not be fetched; the message names the ways out."""
 
 
-def cache_dir():
-    """The folder of cached weights: `KERAS_HOME` or `~/.keras`, then `models/...`."""
-    home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
-    return pathlib.Path(home) / "models" / "keras_mixer"
-
-
-def cached_path(entry):
-    """Where the ported weights of a `catalog.WeightsEntry` are cached."""
-    return cache_dir() / f"{entry.model}-{entry.tag}.weights.h5"
-
-
-def cached(entry, port):
-    """Fetch and port a catalogue entry once, and hold it to its digests.
-
-    Args:
-        entry: A `catalog.WeightsEntry`.
-        port: A function of two paths, the published file and the `.weights.h5` to
-            write.
-
-    Returns:
-        The path of the `.weights.h5`. Beside it stands a `.json` that records the
-        digests; the published file is removed, unless the user put it there.
-
-    Raises:
-        DownloadError: If the file cannot be fetched or is not the one expected.
-        ValueError: If a file in the cache has changed, or is not what it should be.
-    """
-    weights_path = cached_path(entry)
-    stem = weights_path.with_name(f"{entry.model}-{entry.tag}")
-    source_path = pathlib.Path(f"{stem}.{entry.format}")
-    record_path = pathlib.Path(f"{stem}.json")
-    with locked(weights_path):
-        record = json.loads(record_path.read_text()) if record_path.exists() else {}
-        if weights_path.exists():
-            _hold_to(weights_path, record.get("weights_sha256"))
-            return weights_path
-        expected = entry.sha256 or record.get("source_sha256")
-        put_by_hand = source_path.exists()
-        if put_by_hand:
-            _hold_to(source_path, expected)
-        else:
-            fetch(entry.url, source_path, sha256=expected, size_bytes=entry.size_bytes)
-        try:
-            with written_whole(weights_path) as temporary:
-                port(source_path, temporary)
-                record = {
-                    "source": "put there by hand"
-                    if put_by_hand
-                    else mirrored(entry.url),
-                    "source_sha256": sha256_of(source_path),
-                    "weights_sha256": sha256_of(temporary),
-                }
-                with written_whole(record_path) as temporary_record:
-                    temporary_record.write_text(json.dumps(record, indent=2))
-        finally:
-            # What was fetched has done its work, or is not what it should be.
-            if not put_by_hand:
-                source_path.unlink(missing_ok=True)
-        return weights_path
-
-
-def _hold_to(path, expected):
-    if expected is not None and (digest := sha256_of(path)) != expected:
-        raise ValueError(
-            f"A cached file must not change. Received: {path} with SHA-256 {digest}; "
-            f"it had {expected}. Remove it, and it is fetched again."
-        )
-
-
-def mirrored(url):
-    """The URL to ask, given `KERAS_MIXER_WEIGHTS_URL`.
-
-    The variable is the base URL of a mirror that keeps the paths of the originals, as
-    `wget --force-directories --no-host-directories URL` lays them out.
-    """
-    mirror = os.environ.get("KERAS_MIXER_WEIGHTS_URL")
-    if not mirror:
-        return url
-    return mirror.rstrip("/") + urllib.parse.urlsplit(url).path
-
-
-@contextlib.contextmanager
-def locked(path):
-    """Hold the lock of a cached file, so that two processes make it once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{path}.lock"):
-        yield
-
-
 def sha256_of(path):
     """The SHA-256 digest of a file, in hexadecimal."""
     digest = hashlib.sha256()
@@ -126,51 +33,52 @@ def sha256_of(path):
     return digest.hexdigest()
 
 
-def fetch(url, path, *, sha256=None, size_bytes=None):
-    """Fetch a URL into a file: resumed if cut, retried if the server stumbles.
+def download(url, path, check):
+    """Fetch a URL into a file.
 
     Args:
-        url: An http or https URL; `KERAS_MIXER_WEIGHTS_URL` redirects it to a mirror.
-        path: Where the file goes, whole or not at all. What arrived of a cut download
-            waits beside it as `NAME.part`.
-        sha256: The digest to hold the file to, or None.
-        size_bytes: The size to hold the file to, or None.
+        url: An http or https URL.
+        path: Where the file goes, whole or not at all, into a folder that exists. What
+            arrived of a cut download waits beside it as `NAME.part`.
+        check: A function that is given the path of what arrived, and raises a
+            ValueError if it is not what was expected; then it is removed.
 
     Raises:
         DownloadError: If the file cannot be fetched or is not the one expected.
     """
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    asked = mirrored(url)
     for delay in (*RETRY_DELAYS_S, None):
         try:
-            _fetch_once(asked, part)
+            _fetch_once(url, part)
             break
         except urllib.error.HTTPError as error:
-            problem, passing = (
-                f"HTTP {error.code} {error.reason}",
-                (error.code in RETRIED_STATUS),
-            )
+            problem = f"HTTP {error.code} {error.reason}"
+            passing = error.code in RETRIED_STATUS
             error.close()
-        except (OSError, http.client.HTTPException) as error:
-            # ENOSPC and the like are the local disk's, and waiting does not mend them.
-            problem = str(error) or type(error).__name__
-            passing = getattr(error, "filename", None) is None and not _disk_full(error)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            problem = str(reason) or type(reason).__name__
+            # What is the local disk's, the URL's or the network's is not mended by
+            # waiting.
+            passing = not (
+                getattr(error, "filename", None)
+                or getattr(error, "errno", None) == 28
+                or isinstance(error, ValueError)
+                or isinstance(reason, socket.gaierror)
+            )
         if delay is None or not passing:
-            raise DownloadError(_advice(asked, path, problem))
+            raise DownloadError(f"Cannot fetch {url}: {problem}.")
         print(f"{problem}; trying again in {delay} s", file=sys.stderr)
         time.sleep(delay)
     _validator_file(part).unlink(missing_ok=True)
-    received = part.stat().st_size
-    problem = None
-    if size_bytes is not None and received != size_bytes:
-        problem = f"{received} bytes came, {size_bytes} were expected"
-    elif sha256 is not None and (digest := sha256_of(part)) != sha256:
-        problem = f"its SHA-256 is {digest}, {sha256} was expected"
-    if problem:
+    try:
+        check(part)
+    except ValueError as error:
         part.unlink()
-        raise DownloadError(_advice(asked, path, problem))
+        raise DownloadError(
+            f"{url} gave another file than the one expected: {error}"
+        ) from error
     os.replace(part, path)
 
 
@@ -191,18 +99,20 @@ def _fetch_once(url, part):
             part.unlink()
         raise
     with response:
-        resumed = response.status == 206
-        if not resumed:
+        if response.status == 200:
             start = 0
+            _start_anew(part, response.headers)
+        elif not _continues(response, start, asked="Range" in headers):
             part.unlink(missing_ok=True)
-            validator = response.headers.get("ETag") or response.headers.get(
-                "Last-Modified"
+            piece = response.headers.get("Content-Range", "no Content-Range")
+            raise http.client.HTTPException(
+                f"HTTP {response.status} with {piece} is not what was asked for"
             )
-            validator_file.unlink(missing_ok=True)
-            if validator and not validator.startswith("W/"):
-                validator_file.write_text(validator)
-        length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
+        if response.length is None and not response.chunked:
+            raise http.client.HTTPException(
+                "the server does not say how long the file is"
+            )
+        total = None if response.length is None else start + response.length
         if total and shutil.disk_usage(part.parent).free < total - start:
             raise OSError(28, f"No space left on device for {total - start} bytes")
         with (
@@ -225,17 +135,25 @@ def _fetch_once(url, part):
         raise http.client.IncompleteRead(b"", total - arrived)
 
 
+def _start_anew(part, headers):
+    part.unlink(missing_ok=True)
+    validator_file = _validator_file(part)
+    validator_file.unlink(missing_ok=True)
+    validator = headers.get("ETag") or headers.get("Last-Modified")
+    if validator and not validator.startswith("W/"):
+        validator_file.write_text(validator)
+
+
+def _continues(response, start, asked):
+    """Whether the answer is the rest of the file, from `start` to its end."""
+    piece = re.fullmatch(
+        r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", "")
+    )
+    if response.status != 206 or not asked or piece is None:
+        return False
+    first, last, total = map(int, piece.groups())
+    return (first, last, response.length) == (start, total - 1, total - start)
+
+
 def _validator_file(part):
     return part.with_name(part.name + ".etag")
-
-
-def _disk_full(error):
-    return getattr(error, "errno", None) == 28
-
-
-def _advice(url, path, problem):
-    return (
-        f"Cannot fetch {url}: {problem}. "
-        f"Put the file at {path} yourself, or name a mirror by the environment "
-        "variable KERAS_MIXER_WEIGHTS_URL (a base URL that keeps the original paths)."
-    )

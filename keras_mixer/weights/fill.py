@@ -1,219 +1,16 @@
-"""Weights files into Keras variables, strictly, by tables; and back.
+"""Arrays into a model's variables, strictly; and back.
 
-Every format is read into one set of names, those of the Keras model
-(`block0_token_mixing/fc1/kernel`), and written from it. What is not in the tables, or
-does not fit, is refused before anything is assigned.
+What does not fit is refused before anything is assigned, and where a model is built for
+a file, before it is built.
 """
 
 import dataclasses
-import math
-import re
-import zlib
 
 import keras
 import numpy as np
 
-from keras_mixer.catalog import ImageTransform
 from keras_mixer.weights import names
-from keras_mixer.weights.constants import constants as told_constants
-from keras_mixer.weights.formats import checkpoints, keras_h5
 from keras_mixer.weights.resize import fitting
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-    """One tensor of a weights file and the way to its Keras layout."""
-
-    source_name: str
-    array: object  # ndarray or h5py.Dataset: both have shape and dtype, read late
-    axes: tuple[int, ...] | None = None
-    squeezed: bool = False  # without axes of length 1
-
-    @property
-    def shape(self):
-        shape = tuple(self.array.shape)
-        if self.squeezed:
-            return tuple(size for size in shape if size != 1)
-        if self.axes is None or len(self.axes) != len(shape):
-            return shape
-        return tuple(shape[axis] for axis in self.axes)
-
-    def read(self):
-        """Return the tensor as a float32 array in Keras' layout."""
-        array = checkpoints.to_float32(np.asarray(self.array))
-        if self.squeezed:
-            array = array.reshape(self.shape)
-        return array if self.axes is None else array.transpose(self.axes)
-
-    def checksum(self):
-        """CRC-32 of the stored bytes, the same on every machine."""
-        return zlib.crc32(np.ascontiguousarray(self.array))
-
-
-@dataclasses.dataclass
-class Source:
-    """The tensors of a weights file under Keras' names, and what they were made for.
-
-    Attributes:
-        origin: The file's path, for messages.
-        format: `"pdparams"`, `"npz"`, `"safetensors"`, `"h5"` or `"keras"`.
-        tensors: `{Keras name: Tensor}`.
-        unexpected: Names in the file that no table has.
-        transform: The evaluation transform of the weights.
-        approximate_gelu: Whether the weights were trained with the tanh form of GELU.
-    """
-
-    origin: str
-    format: str
-    tensors: dict[str, Tensor]
-    unexpected: list[str]
-    transform: ImageTransform
-    approximate_gelu: bool
-
-    @property
-    def classes(self):
-        """Number of classes of the head, or None for a file without one."""
-        head = self.tensors.get("head/bias")
-        return head.shape[0] if head and len(head.shape) == 1 else None
-
-    @property
-    def patches(self):
-        """Number of patches the token-mixing MLPs were made for; 0 without any."""
-        return self._token_width("fc2")
-
-    @property
-    def tokens_mlp_dim(self):
-        """Hidden width of the token-mixing MLPs; 0 without any."""
-        return self._token_width("fc1")
-
-    def _token_width(self, dense):
-        bias = self.tensors.get(f"block0_token_mixing/{dense}/bias")
-        return bias.shape[0] if bias and len(bias.shape) == 1 else 0
-
-    def sizes(self):
-        """The arguments of the model that the file's shapes are of.
-
-        Returns:
-            (hidden_dim, num_blocks, tokens_mlp_dim, channels_mlp_dim, patch_size,
-            image_size), for square images.
-
-        Raises:
-            ValueError: If the file holds no MLP-Mixer.
-        """
-        stem = self.tensors.get("stem/kernel")
-        channels = self.tensors.get("block0_channel_mixing/fc1/bias")
-        grid = math.isqrt(self.patches)
-        if (
-            stem is None
-            or channels is None
-            or len(stem.shape) != 4
-            or len(channels.shape) != 1
-            or not 0 < grid * grid == self.patches
-        ):
-            raise ValueError(
-                "The file must hold an MLP-Mixer for square images. Received: "
-                f"{self.origin} with the tensors {_some(self)}."
-            )
-        patch_size, *_, hidden_dim = stem.shape
-        return (
-            hidden_dim,
-            _num_blocks(self.tensors),
-            self.tokens_mlp_dim,
-            channels.shape[0],
-            patch_size,
-            grid * patch_size,
-        )
-
-    def described(self):
-        """What the file holds, in words."""
-        try:
-            hidden_dim, num_blocks, *_, patch_size, image_size = self.sizes()
-        except ValueError:
-            return f"no MLP-Mixer, but the tensors {_some(self)}"
-        return (
-            f"hidden_dim={hidden_dim}, num_blocks={num_blocks}, "
-            f"patch_size={patch_size}, image_size={image_size}, classes={self.classes}"
-        )
-
-
-def _some(source):
-    names = [t.source_name for t in source.tensors.values()] + source.unexpected
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") or "none"
-
-
-def _num_blocks(names):
-    blocks = {int(m[1]) for n in names if (m := re.match(r"block(\d+)_", n))}
-    return max(blocks, default=-1) + 1
-
-
-def open_source(path, transform=None):
-    """Read the names and shapes of a weights file; the values follow when needed.
-
-    Args:
-        path: A `.pdparams`, `.npz`, `.safetensors`, `.weights.h5` or `.keras` file;
-            its content decides, not its name.
-        transform: The evaluation transform of the weights, where it is known; a file
-            of this package says it itself, any other is taken to be the usual one.
-
-    Returns:
-        A `Source`.
-
-    Raises:
-        ValueError: If the file is not one of these, or is damaged.
-        FileNotFoundError: If there is no such file.
-    """
-    path = str(path)
-    file_format = checkpoints.detect_format(path)
-    if file_format in ("h5", "keras"):
-        arrays, constants = keras_h5.read(path)
-        layout_name = "keras"
-    else:
-        arrays = checkpoints.read_checkpoint(path)
-        constants = {}
-        layout_name = names.LAYOUT_OF_FORMAT[file_format]
-        if "embedding/kernel" in arrays:
-            layout_name = "google_legacy"
-    layout = names.LAYOUTS[layout_name]
-    depth = len(arrays)  # at least as many tensors as blocks
-    keras_names = {theirs: ours for ours, theirs in names.pairs(depth, layout.column)}
-    tensors, unexpected = {}, []
-    for name, array in arrays.items():
-        ours = keras_names.get(_plain_name(name, layout_name))
-        if ours is None or ours in tensors:
-            unexpected.append(name)
-        else:
-            squeezed = layout.squeezes_mixing and "_mixing/" in ours
-            tensors[ours] = Tensor(name, array, layout.axes(ours), squeezed)
-    source = Source(
-        origin=path,
-        format=file_format,
-        tensors=tensors,
-        unexpected=unexpected,
-        transform=transform or ImageTransform(),
-        approximate_gelu=layout.approximate_gelu,
-    )
-    if transform is None and file_format == "safetensors":
-        constants = told_constants(path, source.classes)
-    known = {f.name for f in dataclasses.fields(ImageTransform)} & constants.keys()
-    if transform is None and known:
-        source.transform = ImageTransform(**{name: constants[name] for name in known})
-    source.approximate_gelu = constants.get("approximate_gelu", layout.approximate_gelu)
-    return source
-
-
-def _plain_name(name, layout_name):
-    """A tensor's name as the table has it."""
-    if layout_name == "passl":
-        # PASSL's wrapper model holds .backbone and .head, and the head calls its layer
-        # fc_cls; a bare backbone and a bare head come too.
-        name = name.removeprefix("backbone.")
-        return re.sub(r"^(head\.)?fc_cls\.", "head.", name)
-    if layout_name == "google_legacy":
-        # Before linen, flax numbered all children of a module together: the second
-        # norm may be LayerNorm_2. Google's code passes its files through flax's
-        # convert_pre_linen, which counts each kind by itself.
-        return re.sub(r"/LayerNorm_[1-9]\d*/", "/LayerNorm_1/", name)
-    return name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -260,14 +57,61 @@ class Report:
         return "\n".join(lines)
 
 
-def fill(model, source, resize=None):
+def check_fit(source, shapes, model_name, resize=None):
+    """Compare every tensor of a file with what a model wants, by names and shapes.
+
+    Args:
+        source: A `Source`.
+        shapes: What the model wants, as `{Keras name: shape}`: `names.shapes(...)` of a
+            model that is still to be built.
+        model_name: The model's name, for messages.
+        resize: `"interpolate"` to fit the token-mixing kernels of another image size
+            approximately.
+
+    Returns:
+        A pair: `{Keras name: Fit}`, without the head where it is to stay new, and the
+        file's names that are left out.
+
+    Raises:
+        ValueError: With the missing, unexpected and misshapen tensors.
+    """
+    wanted, tensors = dict(shapes), dict(source.tensors)
+    if wanted.get("head/bias") != (source.classes,):
+        for name in ("head/kernel", "head/bias"):
+            wanted.pop(name, None)
+    head = {"head/kernel", "head/bias"} - wanted.keys()
+    dropped = sorted(tensors.pop(n).source_name for n in head & tensors.keys())
+
+    problems = [
+        f"missing: {name} {wanted[name]}" for name in wanted.keys() - tensors.keys()
+    ]
+    problems += [
+        f"unexpected: {tensors[name].source_name[:100]} {tensors[name].shape}"
+        for name in tensors.keys() - wanted.keys()
+    ]
+    problems += [f"unexpected: {name[:100]}" for name in source.unexpected]
+    fits = {}
+    for name in wanted.keys() & tensors.keys():
+        shape = tensors[name].shape
+        fits[name] = fitting(name, source.patches, shape, wanted[name], resize)
+        if fits[name] is None:
+            problems.append(
+                f"misshapen: {tensors[name].source_name[:100]} {shape} for {name} "
+                f"{wanted[name]}"
+            )
+    if problems:
+        problems += source.not_finite(name for name in fits if fits[name])
+    _refuse(source, model_name, problems)
+    return fits, dropped
+
+
+def fill_model(model, source, resize=None):
     """Assign a file's tensors to a model: all of them, or none.
 
     Args:
         model: An MLP-Mixer of this package.
-        source: What `open_source` returned.
-        resize: `"interpolate"` to fit the token-mixing kernels of another image size
-            approximately.
+        source: A `Source`.
+        resize: As `check_fit` has it.
 
     Returns:
         A `Report`.
@@ -277,63 +121,49 @@ def fill(model, source, resize=None):
             then nothing was assigned.
     """
     variables = model_variables(model)
-    wanted = dict(source.tensors)
-    head = {"head/kernel", "head/bias"}
-    new_head = (
-        "head/bias" in variables and source.classes != (variables["head/bias"].shape[0])
-    )
-    dropped = []
-    if new_head or "head/bias" not in variables:
-        dropped = sorted(wanted.pop(n).source_name for n in head & wanted.keys())
-        for name in head & variables.keys():
-            del variables[name]
-
-    problems = [
-        f"missing: {name} {tuple(variables[name].shape)}"
-        for name in variables.keys() - wanted.keys()
-    ]
-    problems += [
-        f"unexpected: {wanted[name].source_name} {wanted[name].shape}"
-        for name in wanted.keys() - variables.keys()
-    ]
-    problems += [f"unexpected: {name}" for name in source.unexpected]
-    converted = {}
-    for name in sorted(variables.keys() & wanted.keys()):
-        tensor, shape = wanted[name], tuple(variables[name].shape)
-        fit = fitting(name, source.patches, tensor.shape, shape, resize)
-        if fit is None:
-            problems.append(
-                f"misshapen: {tensor.source_name} {tensor.shape} for {name} {shape}"
-            )
-        elif not np.isfinite(tensor.read()).all():
-            problems.append(f"not finite: {tensor.source_name} has NaN or infinity")
-        else:
-            converted[name] = (tensor, fit)
-    if problems:
-        raise ValueError(
-            f"The weights must fit the model, tensor by tensor; nothing was assigned. "
-            f"Received: {source.origin} ({source.format}; {source.described()}) for "
-            f"{model.name}. Build the model that the file was made for. "
-            f"{len(problems)} problems:\n  " + "\n  ".join(sorted(problems))
-        )
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    fits, dropped = check_fit(source, shapes, model.name, resize)
+    _refuse(source, model.name, source.not_finite(fits))
     rows = []
-    for name, (tensor, fit) in converted.items():
-        variables[name].assign(fit.convert(tensor.read()))
-        how = fit.how
+    for name in (name for name in variables if name in fits):
+        tensor, how = source.tensors[name], fits[name].how
+        variables[name].assign(fits[name].convert(tensor.read()))
         if how == "copied" and tensor.axes is not None:
             how = "transposed"
-        rows.append(
-            Row(
-                tensor.source_name,
-                name,
-                tuple(variables[name].shape),
-                how,
-                tensor.checksum(),
-            )
-        )
-    order = {name: k for k, name in enumerate(variables)}
-    rows.sort(key=lambda row: order[row.target])
+        rows.append(Row(tensor.source_name, name, shapes[name], how, tensor.checksum()))
+    new_head = "head/bias" in variables and "head/bias" not in fits
     return Report(source.origin, tuple(rows), tuple(dropped), new_head)
+
+
+def check_whole(source, model_name, classes):
+    """Refuse a file unless it is a whole Mixer of that many classes, all finite.
+
+    Raises:
+        ValueError: With what is missing, unexpected, misshapen or not finite.
+    """
+    *sizes, _ = source.sizes()
+    if source.classes != classes:
+        _refuse(source, model_name, [f"misshapen: a head of {classes} was expected"])
+    shapes = names.shapes(sizes, source.patches, classes)
+    fits, _ = check_fit(source, shapes, model_name)
+    _refuse(source, model_name, source.not_finite(fits))
+
+
+_SHOWN_PROBLEMS = 100  # of a hostile file there may be thousands
+
+
+def _refuse(source, model_name, problems):
+    if not problems:
+        return
+    shown = sorted(problems)[:_SHOWN_PROBLEMS]
+    if len(problems) > len(shown):
+        shown.append(f"and {len(problems) - len(shown)} more")
+    raise ValueError(
+        "The weights must fit the model, tensor by tensor; nothing was assigned. "
+        f"Received: {source.origin} ({source.format}; {source.described()}) for "
+        f"{model_name}. Build the model that the file was made for. "
+        f"{len(problems)} problems:\n  " + "\n  ".join(shown)
+    )
 
 
 def model_variables(model):
@@ -351,7 +181,7 @@ def model_variables(model):
             "it."
         )
     variables = {}
-    for name, _ in names.pairs(_num_blocks(layers), 0):
+    for name, _ in names.pairs(names.num_blocks(layers), 0):
         layer_name, *attributes = name.split("/")
         if layer_name in layers:
             target = layers[layer_name]
@@ -366,7 +196,7 @@ def model_sizes(model):
     variables = model_variables(model)
     return (
         variables["stem/bias"].shape[0],
-        _num_blocks(variables),
+        names.num_blocks(variables),
         variables["block0_channel_mixing/fc1/bias"].shape[0],
         variables["stem/kernel"].shape[0],
     )
@@ -402,11 +232,11 @@ def export_arrays(model, layout_name):
         layout_name: A key of `names.LAYOUTS`.
 
     Returns:
-        `{name: float32 ndarray}`, ready for `checkpoints.write_checkpoint`.
+        `{name: float32 ndarray}`, ready for `formats.write_checkpoint`.
     """
     layout = names.LAYOUTS[layout_name]
     variables = model_variables(model)
-    theirs = dict(names.pairs(_num_blocks(variables), layout.column))
+    theirs = dict(names.pairs(names.num_blocks(variables), layout.column))
     arrays = {}
     for name, variable in variables.items():
         array, axes = keras.ops.convert_to_numpy(variable), layout.axes(name)

@@ -7,6 +7,7 @@ published files could not be opened where this was written.
 """
 
 import dataclasses
+import re
 
 # Keras name, PASSL's and timm's name, Google's npz name, Google's name before 2021.
 NAMES = [
@@ -89,6 +90,11 @@ SUFFIXES = (".pdparams", ".npz", ".safetensors", ".weights.h5", ".keras")
 LAYOUT_OF_FORMAT = {"pdparams": "passl", "safetensors": "timm", "npz": "google"}
 
 
+# The deepest published Mixer, H/14, has 32.
+MAX_BLOCKS = 100
+_BLOCK = re.compile(r"^(blocks\.|MixerBlock_|Mixer/encoderblock_|block)(\d{1,3})(?!\d)")
+
+
 def pairs(num_blocks, column):
     """Pairs of (Keras name, name in that column) for a model of `num_blocks`."""
     for row in NAMES:
@@ -97,3 +103,52 @@ def pairs(num_blocks, column):
                 yield row[0].format(i=i), row[column].format(i=i)
         else:
             yield row[0], row[column]
+
+
+def keras_name(name, column):
+    """The Keras name of a tensor that is named as in that column, or None."""
+    template, number = name, None
+    if block := _BLOCK.match(name):
+        number = int(block[2])
+        template = f"{block[1]}{{i}}{name[block.end() :]}"
+    for row in NAMES:
+        if row[column] == template:
+            ours = row[0].format(i=number)
+            # Other spellings of a number, such as 007, are not the tensor's name.
+            return ours if row[column].format(i=number) == name else None
+    return None
+
+
+def num_blocks(keras_names):
+    """One more than the highest number of a block among names."""
+    blocks = [int(m[1]) for n in keras_names if (m := re.match(r"block(\d+)_", n))]
+    return max(blocks, default=-1) + 1
+
+
+def shapes(sizes, patches, classes):
+    """Every tensor of a model of these sizes, as `{Keras name: shape}`.
+
+    Args:
+        sizes: (hidden_dim, num_blocks, tokens_mlp_dim, channels_mlp_dim, patch_size).
+        patches: Number of patches of an image.
+        classes: Number of classes, or None for no head.
+    """
+    hidden_dim, num_blocks, tokens_mlp_dim, channels_mlp_dim, patch_size = sizes
+    dense = {
+        "token_mixing": (patches, tokens_mlp_dim),
+        "channel_mixing": (hidden_dim, channels_mlp_dim),
+        "head": (hidden_dim, classes),
+    }
+    found = {}
+    for name, _ in pairs(num_blocks, 0):
+        layer, *path, variable = name.split("/")
+        kind = re.sub(r"^block\d+_", "", layer)
+        if kind == "head" and classes is None:
+            continue
+        if kind == "stem":
+            kernel = (patch_size, patch_size, 3, hidden_dim)
+        else:
+            kernel = dense.get(kind, (hidden_dim,))
+            kernel = kernel[::-1] if path == ["fc2"] else kernel
+        found[name] = kernel if variable == "kernel" else kernel[-1:]
+    return found

@@ -31,12 +31,12 @@ def scale_of(patches, new_patches):
     return scale if scale and scale * scale * patches == new_patches else None
 
 
-def tokens_mlp_dim(width, source, image_shape, patch_size, resize=None):
+def fitted_tokens_mlp_dim(width, source, image_shape, patch_size, resize=None):
     """Token width of a model that takes weights of another number of patches.
 
     Args:
         width: Token width of the model at the resolution it was made for.
-        source: The `porting.Source` of the weights.
+        source: The `Source` of the weights.
         image_shape: (height, width, channels) of the model's images.
         patch_size: Side of a patch, in pixels.
         resize: `"interpolate"`, or None.

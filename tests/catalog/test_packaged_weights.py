@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 import keras_mixer
-from keras_mixer import catalog
+from keras_mixer import catalog, weights
 from keras_mixer.images import preprocess
-from keras_mixer.models import port
 
 ENTRY = catalog.ENTRIES["MlpMixerNano4", "cifar10"]
-CARD = port.fetch_weights(ENTRY).with_name("MlpMixerNano4-cifar10.md")
+CARD = weights.fetch(ENTRY).with_name("MlpMixerNano4-cifar10.md")
 # CIFAR-10 as JPEG files, which no project may carry: beside a developer's checkout.
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data" / "cifar10_jpeg.tar.xz"
 

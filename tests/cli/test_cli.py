@@ -15,9 +15,8 @@ from program import keras_mixer_main, keras_mixer_program
 from tiny import IMAGE_SIZE, build_tiny, randomize
 
 import keras_mixer
-from keras_mixer import cli
+from keras_mixer import cli, weights
 from keras_mixer.models import port
-from keras_mixer.weights import fill
 
 
 def fails_with_one_line(result):
@@ -102,7 +101,7 @@ def test_port_prints_where_each_tensor_went_and_verifies(folder):
     first, _ = port.port(folder / "tiny.weights.h5")
     for a, b in zip(first.get_weights(), back.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert fill.model_sizes(back) == (10, 2, 7, 4)
+    assert weights.model_sizes(back) == (10, 2, 7, 4)
 
 
 def test_port_to_another_model_lists_what_is_wrong_and_writes_nothing(folder):
@@ -142,7 +141,7 @@ def test_weights_lists_the_catalogue():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["pedict"], "must be one of evaluate, export, port, predict, "),
+        (["pedict"], "must be one of predict, port, weights, train, evaluate"),
         (["predict"], "at least one image"),
         (["predict", "a.jpg", "--model=MlpMixer"], "must be one of MlpMixerS32"),
         (["predict", "a.jpg", "--weights=imagnet"], "tags of MlpMixerB16: imagenet,"),

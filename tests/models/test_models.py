@@ -11,7 +11,7 @@ from tiny import CLASSES, IMAGE_SIZE, PARAMETERS, TINY, build_tiny, randomize
 
 import keras_mixer
 from keras_mixer.models import mixer
-from keras_mixer.weights import fill
+from keras_mixer.weights import model_variables
 
 
 def test_every_variant_has_a_count():
@@ -52,11 +52,11 @@ def test_model_computes_the_papers_equations(images, approximate):
     model = randomize(
         build_tiny(classifier_activation=None, approximate_gelu=approximate)
     )
-    weights = {
+    arrays = {
         name: keras.ops.convert_to_numpy(variable)
-        for name, variable in fill.model_variables(model).items()
+        for name, variable in model_variables(model).items()
     }
-    expected = reference.logits(images / 127.5 - 1, weights, approximate)
+    expected = reference.logits(images / 127.5 - 1, arrays, approximate)
     np.testing.assert_allclose(model(images), expected, rtol=1e-3, atol=1e-4)
 
 

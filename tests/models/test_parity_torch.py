@@ -6,7 +6,7 @@ from tiny import CLASSES, IMAGE_SIZE, TINY
 
 import keras_mixer
 from keras_mixer.models import mixer
-from keras_mixer.weights.formats import checkpoints
+from keras_mixer.weights import formats
 
 torch = pytest.importorskip(
     "torch", reason="PyTorch is gigabytes: `make parity` installs it and runs this"
@@ -23,7 +23,7 @@ def check(folder, build, image_size, *sizes):
             if parameter.ndim == 1:  # gammas unlike betas, biases that are not zero
                 parameter.normal_(0.5, 0.2)
     state = {name: tensor.numpy() for name, tensor in theirs.state_dict().items()}
-    checkpoints.write_safetensors(folder / "model.safetensors", state)
+    formats.write_checkpoint(folder / "model.safetensors", state)
     images = np.random.default_rng(0).uniform(0, 255, (2, image_size, image_size, 3))
     images = images.astype("float32")
     with torch.no_grad():

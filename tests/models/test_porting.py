@@ -12,9 +12,9 @@ import pytest
 from tiny import CLASSES, IMAGE_SIZE, TINY, build_tiny, randomize
 
 import keras_mixer
+from keras_mixer import weights
 from keras_mixer.models import mixer, port
-from keras_mixer.weights import fill, names
-from keras_mixer.weights.formats import checkpoints
+from keras_mixer.weights import formats, names
 
 SUPPORT = pathlib.Path(__file__).parents[1] / "support"
 FORMS = [
@@ -197,10 +197,14 @@ def test_optimizer_state_in_a_file_is_passed_over(tmp_path, tiny, images):
     np.testing.assert_array_equal(again(images), tiny(images))
 
 
-def test_normalisation_travels_with_the_weights(tmp_path):
+def test_normalisation_travels_with_the_weights(tmp_path, tiny):
     transform = keras_mixer.catalog.MIIL
-    np.savez(tmp_path / "m.npz", **google_arrays(TINY_SIZES, CLASSES))
-    model, _ = port.port(tmp_path / "m.npz", transform=transform)
+    formats.write_checkpoint(
+        tmp_path / "m.safetensors",
+        weights.export_arrays(tiny, "timm"),
+        weights.constants_header(transform, approximate_gelu=True),
+    )
+    model, _ = port.port(tmp_path / "m.safetensors")
     model.save_weights(tmp_path / "m.weights.h5")
     again = build_tiny(weights=tmp_path / "m.weights.h5").get_layer("preprocessing")
     assert (again.mean, again.std) == (transform.mean, transform.std)
@@ -258,14 +262,14 @@ def test_a_file_without_a_head_asks_for_classes(tmp_path, tiny):
 
 
 def test_every_problem_is_in_one_error_and_nothing_is_assigned(tmp_path, tiny):
-    arrays = fill.export_arrays(tiny, "passl")
+    arrays = weights.export_arrays(tiny, "passl")
     del arrays["blocks.0.norm1.weight"], arrays["norm.bias"]
     arrays["blocks.7.norm1.weight"] = np.zeros(10, "float32")
     arrays["rubbish"] = np.zeros(1, "float32")
     arrays["stem.proj.bias"] = np.zeros(9, "float32")
     arrays["blocks.1.mlp_tokens.fc1.weight"] = np.zeros((5, 9), "float32")
     arrays["blocks.1.norm2.bias"] = np.full(10, np.nan, "float32")
-    checkpoints.write_checkpoint(tmp_path / "m.pdparams", arrays)
+    formats.write_checkpoint(tmp_path / "m.pdparams", arrays)
     model = build_tiny()
     before = model.get_weights()
     with pytest.raises(ValueError, match="nothing was assigned") as error:
@@ -287,9 +291,9 @@ def test_every_problem_is_in_one_error_and_nothing_is_assigned(tmp_path, tiny):
 
 
 def test_two_names_of_one_tensor_are_refused(tmp_path, tiny):
-    arrays = fill.export_arrays(tiny, "passl")
+    arrays = weights.export_arrays(tiny, "passl")
     arrays["backbone.norm.bias"] = arrays["norm.bias"] + 1
-    checkpoints.write_checkpoint(tmp_path / "m.pdparams", arrays)
+    formats.write_checkpoint(tmp_path / "m.pdparams", arrays)
     with pytest.raises(ValueError, match=r"unexpected: backbone\.norm\.bias"):
         build_tiny(weights=tmp_path / "m.pdparams")
 
@@ -355,7 +359,7 @@ def test_keras_file_that_points_elsewhere_is_refused(tmp_path, tiny):
 def test_weights_go_home_and_come_back_bit_by_bit(tmp_path, tiny, layout):
     suffix = {"passl": ".pdparams", "timm": ".safetensors", "google": ".npz"}[layout]
     path = tmp_path / f"m{suffix}"
-    checkpoints.write_checkpoint(path, fill.export_arrays(tiny, layout))
+    formats.write_checkpoint(path, weights.export_arrays(tiny, layout))
     again, _ = port.port(path)
     for old, new in zip(tiny.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -365,16 +369,16 @@ def test_weights_go_home_and_come_back_bit_by_bit(tmp_path, tiny, layout):
 def test_port_finds_the_model_from_the_files_shapes(paddle_files):
     model, report = port.port(paddle_files / "bare_4.pdparams")
     assert model.input_shape == (None, IMAGE_SIZE, IMAGE_SIZE, 3)
-    assert fill.model_sizes(model) == (10, 2, 7, 4)
+    assert weights.model_sizes(model) == (10, 2, 7, 4)
     assert len(report.rows) == 30
     with pytest.raises(ValueError, match=r"must be one of MlpMixerS32.*'MlpMixer'"):
         port.port(paddle_files / "bare_4.pdparams", "MlpMixer")
 
 
 def test_half_precision_files_are_widened(tmp_path, tiny):
-    arrays = fill.export_arrays(tiny, "passl")
+    arrays = weights.export_arrays(tiny, "passl")
     half = {name: array.astype("float16") for name, array in arrays.items()}
-    checkpoints.write_checkpoint(tmp_path / "m.pdparams", half)
+    formats.write_checkpoint(tmp_path / "m.pdparams", half)
     model = build_tiny(weights=tmp_path / "m.pdparams")
     for old, new in zip(tiny.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(old.astype("float16").astype("float32"), new)

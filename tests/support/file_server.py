@@ -15,7 +15,11 @@ class Served:
 
     Faults: a status number; `"cut"` (half of the bytes, then the connection closes);
     `"slow"` and `"hang"` (half a second and five in the middle); `"short"` (a
-    Content-Length that is too large).
+    Content-Length that is too large); `"cut, no length"` (neither a length nor the
+    second half); `"unasked piece"` (a 206 of the second half to who asked for all);
+    `"from the start"` and `"no range"` (a 206 of the whole file to who asked for the
+    rest, its Content-Range true or missing); `"one piece"` (a 206 of the next 1,000
+    bytes alone).
     """
 
     content: bytes
@@ -36,21 +40,33 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self._answer(fault)
         content = served.content
         etag = f'"{hashlib.sha256(content).hexdigest()[:8]}"'
-        status, start = 200, 0
+        start, stop, status = 0, len(content), 200
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if asked and self.headers.get("If-Range") == etag:
-            status, start = 206, int(asked[1])
-        body = content[start:]
+            start, status = int(asked[1]), 206
+        if fault == "unasked piece":
+            start, status = len(content) // 2, 206
+        elif fault in ("from the start", "no range"):
+            start = 0
+        elif fault == "one piece":
+            stop = start + 1000
+        body = content[start:stop]
         self.send_response(status)
         self.send_header("ETag", etag)
-        self.send_header("Content-Length", str(len(body) + (fault == "short")))
+        if status == 206 and fault != "no range":
+            piece = f"bytes {start}-{stop - 1}/{len(content)}"
+            self.send_header("Content-Range", piece)
+        if fault == "cut, no length":
+            self.send_header("Connection", "close")
+        else:
+            self.send_header("Content-Length", str(len(body) + (fault == "short")))
         self.end_headers()
         half = len(body) // 2
         self.wfile.write(body[:half])
         self.wfile.flush()
         if fault in ("slow", "hang"):
             time.sleep(0.5 if fault == "slow" else 5)
-        if fault == "cut":
+        if fault in ("cut", "cut, no length"):
             self.close_connection = True
             return None
         self.wfile.write(body[half:])
@@ -60,7 +76,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, status):
         self.send_response(status)
-        self.send_header("Content-Length", "0")
+        if status != 204:
+            self.send_header("Content-Length", "0")
         self.end_headers()
 
     def log_message(self, *args):
@@ -71,6 +88,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def serving(files):
     """Serve `{path: Served}`; yields the server, which has `url` and `requests`."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.handle_error = lambda *_: None  # a client that hangs up
     server.files, server.requests = files, []
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -11,8 +11,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from keras_mixer.weights.formats import checkpoints
-from keras_mixer.weights.formats.checkpoints import CheckpointError
+from keras_mixer.weights import formats
+from keras_mixer.weights.formats import CheckpointError
 
 _TRAP = "sprung"  # The side effect: a file of this name in the working folder.
 
@@ -141,13 +141,13 @@ def test_live_payloads_are_refused_and_do_nothing(tmp_path, name):
     path.write_bytes(LIVE[name])
     message = LIVE_MESSAGES.get(name, f"{GLOBAL}|opcodes of plain data")
     with pytest.raises(CheckpointError, match=message) as caught:
-        checkpoints.read_pdparams(path)
+        formats.pdparams.read(path)
     assert str(path) in str(caught.value)
     assert re.search(r"at byte \d+ of", str(caught.value))
     assert not _sprung()
     if name != "protocol 0":
         with pytest.raises(CheckpointError):
-            checkpoints.read_checkpoint(path)
+            formats.read_checkpoint(path)
         assert not _sprung()
 
 
@@ -332,7 +332,7 @@ def test_hostile_pickles_are_refused(tmp_path, name):
     path.write_bytes(data)
     start_seconds = time.monotonic()
     with pytest.raises(CheckpointError, match=message) as caught:
-        checkpoints.read_pdparams(path)
+        formats.pdparams.read(path)
     assert time.monotonic() - start_seconds < 5
     assert len(str(caught.value)) < 1000
     assert "Nothing in the file was run" in str(caught.value)
@@ -370,7 +370,7 @@ def test_sharing_does_not_multiply_bytes(tmp_path, data, order):
     tracemalloc.start()
     try:
         with pytest.raises(CheckpointError, match="the same bytes over and over"):
-            checkpoints.read_pdparams(path)
+            formats.pdparams.read(path)
         assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     finally:
         tracemalloc.stop()
@@ -379,5 +379,5 @@ def test_sharing_does_not_multiply_bytes(tmp_path, data, order):
 def test_sharing_without_copies_is_allowed(tmp_path):
     path = tmp_path / "shared"
     path.write_bytes(_shared(_RAW, _by_hand(b"<", 2**20)))
-    tensors = checkpoints.read_pdparams(path)
+    tensors = formats.pdparams.read(path)
     assert len(tensors) == 1000 and tensors["999"].shape == (2**18,)

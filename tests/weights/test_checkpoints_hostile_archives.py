@@ -9,8 +9,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from keras_mixer.weights.formats import checkpoints
-from keras_mixer.weights.formats.checkpoints import CheckpointError
+from keras_mixer.weights import formats
+from keras_mixer.weights.formats import CheckpointError
 
 _TRAP = "sprung"
 
@@ -91,7 +91,7 @@ def test_hostile_archives_are_refused(tmp_path, name):
     tracemalloc.start()
     try:
         with pytest.raises(CheckpointError, match=message) as caught:
-            checkpoints.read_npz(path)
+            formats.npz.read(path)
         assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
     finally:
         tracemalloc.stop()
@@ -105,7 +105,7 @@ def test_a_name_twice_in_an_archive_is_refused(tmp_path):
         for _ in range(2):
             archive.writestr("w.npy", _npy(_FLOATS % "1,", bytes(4)))
     with pytest.raises(CheckpointError, match="appears once"):
-        checkpoints.read_npz(tmp_path / "x")
+        formats.npz.read(tmp_path / "x")
 
 
 # Safetensors.
@@ -144,5 +144,5 @@ def test_hostile_safetensors_are_refused(tmp_path, data):
     with pytest.raises(
         CheckpointError, match=r"must be whole|floats|holds tensors"
     ) as caught:
-        checkpoints.read_checkpoint(tmp_path / "hostile")
+        formats.read_checkpoint(tmp_path / "hostile")
     assert str(tmp_path) in str(caught.value)

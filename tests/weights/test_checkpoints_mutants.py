@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from keras_mixer.weights.formats import checkpoints
-from keras_mixer.weights.formats.checkpoints import CheckpointError
+from keras_mixer.weights import formats
+from keras_mixer.weights.formats import CheckpointError
 
 _MUTANTS_PER_FILE = 400  # of seven files
 
@@ -39,14 +39,19 @@ def _pickled(path, tensors, protocol):
     path.write_bytes(pickle.dumps(table, protocol))
 
 
+def _written(path, tensors):
+    """Write by the package itself; the name's ending decides on the format."""
+    formats.write_checkpoint(path, tensors)
+
+
 WRITERS = {
-    "pdparams": checkpoints.write_pdparams,
+    "pdparams": _written,
     "pdparams protocol 2": lambda path, tensors: _pickled(path, tensors, 2),
     "pdparams protocol 3": lambda path, tensors: _pickled(path, tensors, 3),
     "pdparams protocol 4": lambda path, tensors: _pickled(path, tensors, 4),
-    "npz": checkpoints.write_npz,
+    "npz": _written,
     "npz deflated": lambda path, tensors: np.savez_compressed(path, **tensors),
-    "safetensors": checkpoints.write_safetensors,
+    "safetensors": _written,
 }
 
 
@@ -103,10 +108,10 @@ def _spans(data, tensors):
 @pytest.mark.parametrize("writer", WRITERS)
 def test_mutants_load_what_they_say_or_are_refused(tmp_path, writer):
     tensors = _tensors()
-    path = tmp_path / "whole.npz"  # np.savez would append the suffix.
+    path = tmp_path / f"whole.{writer.split()[0]}"
     WRITERS[writer](path, tensors)
     data = path.read_bytes()
-    loaded = checkpoints.read_checkpoint(path)
+    loaded = formats.read_checkpoint(path)
     spans = _spans(data, loaded)
     assert len(spans) == (0 if writer in ("pdparams protocol 2", "npz deflated") else 4)
 
@@ -124,7 +129,7 @@ def test_mutants_load_what_they_say_or_are_refused(tmp_path, writer):
         mutated = tmp_path / "mutant"
         mutated.write_bytes(mutant)
         try:
-            result = checkpoints.read_checkpoint(mutated)
+            result = formats.read_checkpoint(mutated)
         except CheckpointError as error:
             assert str(mutated) in str(error)
             counts["refused"] += 1
@@ -176,13 +181,13 @@ def _check(mutant, result, data, loaded, spans, writer):
 
 
 def test_changed_data_of_an_archive_is_always_noticed(tmp_path):
-    checkpoints.write_npz(tmp_path / "whole", _tensors())
-    data = (tmp_path / "whole").read_bytes()
-    loaded = checkpoints.read_npz(tmp_path / "whole")
+    formats.write_checkpoint(tmp_path / "whole.npz", _tensors())
+    data = (tmp_path / "whole.npz").read_bytes()
+    loaded = formats.npz.read(tmp_path / "whole.npz")
     for start, stop in _spans(data, loaded).values():
         for at in range(start, stop, 7):
             mutant = bytearray(data)
             mutant[at] ^= 0x10
             (tmp_path / "mutant").write_bytes(mutant)
             with pytest.raises(CheckpointError, match="checksum"):
-                checkpoints.read_npz(tmp_path / "mutant")
+                formats.npz.read(tmp_path / "mutant")

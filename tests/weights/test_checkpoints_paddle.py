@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from keras_mixer.weights.formats import checkpoints
-from keras_mixer.weights.formats.checkpoints import CheckpointError
+from keras_mixer.weights import formats
+from keras_mixer.weights.formats import CheckpointError
 
 # Paddle runs in a process of its own: importing it beside TensorFlow crashes Python.
 _PADDLE = """
@@ -74,7 +74,7 @@ def paddle_files(tmp_path_factory):
         pytest.skip("PaddlePaddle is not installed")
     folder = tmp_path_factory.mktemp("paddle")
     ours = {k: v for k, v in _tensors().items() if k not in ("bits", "none")}
-    checkpoints.write_pdparams(folder / "ours.pdparams", ours)
+    formats.write_checkpoint(folder / "ours.pdparams", ours)
     run = subprocess.run(
         [sys.executable, "-c", _PADDLE, str(folder)], capture_output=True, text=True
     )
@@ -108,7 +108,7 @@ def _write(path, data):
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 @pytest.mark.parametrize("kind", ["bare", "nested", "training", "twice", "arrays"])
 def test_read_pdparams_reads_what_paddle_saves(paddle_files, expected, kind, protocol):
-    tensors = checkpoints.read_pdparams(paddle_files / f"{kind}{protocol}")
+    tensors = formats.pdparams.read(paddle_files / f"{kind}{protocol}")
     _assert_same(tensors, expected)
     assert not any(array.flags.writeable for array in tensors.values())
 
@@ -118,7 +118,7 @@ def test_read_pdparams_joins_slices(paddle_files, expected, protocol):
     path = paddle_files / f"sliced{protocol}"
     assert b"UnpackBigParamInfor@@" in path.read_bytes()
     assert b"0.weight@@.2" in path.read_bytes()
-    tensors = checkpoints.read_pdparams(path)
+    tensors = formats.pdparams.read(path)
     assert tensors.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(tensors[name], array, strict=True)
@@ -126,7 +126,7 @@ def test_read_pdparams_joins_slices(paddle_files, expected, protocol):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_read_pdparams_flattens_containers(paddle_files, expected, protocol):
-    tensors = checkpoints.read_pdparams(paddle_files / f"parts{protocol}")
+    tensors = formats.pdparams.read(paddle_files / f"parts{protocol}")
     prefixes = ("backbone.", "heads.0.", "heads.1.deep.")
     assert list(tensors) == [prefix + name for prefix in prefixes for name in expected]
     np.testing.assert_array_equal(tensors["heads.1.deep.1.bias"], expected["1.bias"])
@@ -134,13 +134,13 @@ def test_read_pdparams_flattens_containers(paddle_files, expected, protocol):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_read_pdparams_keeps_half_precision(paddle_files, expected, protocol):
-    half = checkpoints.read_pdparams(paddle_files / f"half{protocol}")
-    bfloat = checkpoints.read_pdparams(paddle_files / f"bfloat{protocol}")
+    half = formats.pdparams.read(paddle_files / f"half{protocol}")
+    bfloat = formats.pdparams.read(paddle_files / f"bfloat{protocol}")
     for name, array in expected.items():
         assert half[name].dtype == np.float16
         np.testing.assert_array_equal(half[name], array.astype(np.float16))
         assert bfloat[name].dtype == np.uint16
-        decoded = checkpoints.to_float32(bfloat[name])
+        decoded = formats.to_float32(bfloat[name])
         assert decoded.dtype == np.float32
         np.testing.assert_allclose(decoded, array, rtol=2**-8)
         assert not np.array_equal(decoded, array) or not array.any()
@@ -148,12 +148,12 @@ def test_read_pdparams_keeps_half_precision(paddle_files, expected, protocol):
 
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_read_pdparams_reads_scalars_and_empty_tensors(paddle_files, protocol):
-    ints = checkpoints.read_pdparams(paddle_files / f"ints{protocol}")
+    ints = formats.pdparams.read(paddle_files / f"ints{protocol}")
     assert ints["step"].shape == () and ints["step"] == 3
     assert ints["on"].tolist() == [True, False]
-    empty = checkpoints.read_pdparams(paddle_files / f"empty{protocol}")
+    empty = formats.pdparams.read(paddle_files / f"empty{protocol}")
     assert empty["none"].shape == (0, 3)
-    (array,) = checkpoints.read_pdparams(paddle_files / f"tensor{protocol}").values()
+    (array,) = formats.pdparams.read(paddle_files / f"tensor{protocol}").values()
     assert array.shape == (4, 3, 2, 2)
 
 
@@ -172,7 +172,7 @@ def test_read_pdparams_reads_numpy_pickles(tmp_path, protocol):
     big = np.arange(5, dtype=">f4")
     table = {"f": fortran, "b": big, "b2": big, "loss": np.float64(0.5), **_tensors()}
     path = _write(tmp_path / "x", pickle.dumps(table, protocol))
-    tensors = checkpoints.read_pdparams(path)
+    tensors = formats.pdparams.read(path)
     assert "loss" not in tensors and "step" not in tensors  # numpy scalars, no arrays.
     np.testing.assert_array_equal(tensors["f"], fortran)
     np.testing.assert_array_equal(tensors["b"], np.arange(5, dtype="f4"), strict=True)
@@ -185,7 +185,7 @@ def test_read_pdparams_reads_the_module_names_of_numpy_1(tmp_path):
     data = pickle.dumps({"w": np.arange(3.0)}, 2)
     old = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     assert old != data
-    assert checkpoints.read_pdparams(_write(tmp_path / "x", old))["w"].tolist() == [
+    assert formats.pdparams.read(_write(tmp_path / "x", old))["w"].tolist() == [
         0,
         1,
         2,
@@ -200,7 +200,7 @@ def test_read_pdparams_reads_python_2_strings(tmp_path):
         b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
         b"U\x08\x00\x00\x80?\x00\x00\x00\xc0tbs."
     )
-    tensors = checkpoints.read_pdparams(_write(tmp_path / "x", data))
+    tensors = formats.pdparams.read(_write(tmp_path / "x", data))
     assert tensors["w"].tolist() == [1.0, -2.0]
 
 
@@ -227,5 +227,5 @@ def test_read_pdparams_reads_python_2_strings(tmp_path):
 def test_read_pdparams_refuses_ambiguous_contents(tmp_path, table, message):
     path = _write(tmp_path / "x", pickle.dumps(table, 4))
     with pytest.raises(CheckpointError, match=message) as caught:
-        checkpoints.read_pdparams(path)
+        formats.pdparams.read(path)
     assert str(path) in str(caught.value)

@@ -7,7 +7,7 @@ import sklearn.datasets
 from tiny import IMAGE_SIZE, TINY, build_tiny
 
 import keras_mixer
-from keras_mixer.weights import fill
+from keras_mixer import weights
 
 
 @pytest.fixture
@@ -99,8 +99,8 @@ def test_interpolation_is_linear_in_position(path, tiny):
     assert {row.how for row in how.rows} == {"copied", "interpolated"}
     # Twice the size is exact, so it is block-diagonal even when asked to interpolate.
     assert model.get_layer("block0_token_mixing").mlp_dim == 4 * TINY["tokens_mlp_dim"]
-    bias = np.asarray(fill.model_variables(tiny)["block0_token_mixing/fc2/bias"])
-    large = fill.model_variables(sized(path, 20, resize="interpolate"))
+    bias = np.asarray(weights.model_variables(tiny)["block0_token_mixing/fc2/bias"])
+    large = weights.model_variables(sized(path, 20, resize="interpolate"))
     resized = np.asarray(large["block0_token_mixing/fc2/bias"]).reshape(5, 5)
     expected = keras.ops.image.resize(
         bias.reshape(3, 3, 1), (5, 5), interpolation="bilinear", antialias=True

@@ -8,7 +8,10 @@ bounded.
 Reference: PKWARE's APPNOTE 4.3.7 (local file header); numpy's `lib/format.py`.
 """
 
+import contextlib
+import io
 import math
+import os
 import re
 import struct
 import zipfile
@@ -16,12 +19,18 @@ import zlib
 
 import numpy as np
 
-from keras_mixer.weights.formats.pickle_machine import CheckpointError, map_file
-from keras_mixer.weights.formats.pickled_arrays import DTYPE_CODES, is_plausible_shape
+from keras_mixer.weights.formats.common import (
+    DTYPE_CODES,
+    MAX_DIRECTORY_BYTES,
+    MAX_TENSORS,
+    CheckpointError,
+    is_plausible_shape,
+    map_file,
+)
 
 # Weights hardly compress. An archive that grows past this was not made from weights.
-_MAX_INFLATED_BYTES = 2**28
-_MAX_GROWTH = 64
+_MAX_INFLATED_BYTES = 2**26
+_MAX_GROWTH = 4
 _MAX_DEFLATE_RATIO = 1032  # 258 bytes from 2 bits is the best that deflate can do.
 
 _LOCAL_HEADER_BYTES = 30
@@ -46,13 +55,33 @@ _ZIP_ERRORS = (
 )
 
 
+class _ShortReads(io.FileIO):
+    """A file of which `zipfile` may not read a huge directory at once."""
+
+    def read(self, size=-1):
+        if size < 0:
+            size = os.fstat(self.fileno()).st_size - self.tell()
+        if size > MAX_DIRECTORY_BYTES:
+            raise zipfile.BadZipFile(f"{size:,} bytes are asked for at once")
+        return super().read(size)
+
+
+@contextlib.contextmanager
+def opened_zip(path):
+    """Yield the `zipfile.ZipFile`; what damage makes of it is a `CheckpointError`."""
+    try:
+        with _ShortReads(path) as file, zipfile.ZipFile(file) as archive:
+            yield archive
+    except CheckpointError:
+        raise
+    except _ZIP_ERRORS as error:
+        _refuse(path, "The archive is cut off or corrupted", str(error)[:200])
+
+
 def list_members(path):
     """Return the archive's directory, a list of `zipfile.ZipInfo`."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.infolist()
-    except _ZIP_ERRORS as error:
-        _refuse(path, "The archive is cut off or corrupted", str(error))
+    with opened_zip(path) as archive:
+        return archive.infolist()
 
 
 def read(path):
@@ -80,8 +109,8 @@ def read(path):
         if not member.filename.endswith(".npy"):
             continue
         name = member.filename.removesuffix(".npy")
-        if name in tensors:
-            _refuse(path, "A name appears once", repr(name[:100]))
+        if name in tensors or len(tensors) == MAX_TENSORS:
+            _refuse(path, "A name appears once, and names are few", repr(name[:100]))
         if member.compress_type not in left or member.flag_bits & 1:
             _refuse(
                 path,
@@ -97,13 +126,13 @@ def read(path):
                 "An archive of weights has a plausible size",
                 f"{member.file_size:,} bytes for {name[:100]!r} in {len(data):,} bytes",
             )
-        tensors[name] = _parse_npy(path, name, _unpack(path, data, member))
+        tensors[name] = _parse_npy(path, name, unpack(path, data, member))
     if not tensors:
         _refuse(path, "A checkpoint holds tensors", "no .npy members")
     return tensors
 
 
-def _unpack(path, data, member):
+def unpack(path, data, member):
     """Return a member's bytes, as a view onto the file unless they are deflated."""
     start = member.header_offset + _LOCAL_HEADER_BYTES
     header = data[max(start - _LOCAL_HEADER_BYTES, 0) : start]
@@ -195,19 +224,20 @@ def _parse_npy(path, name, raw):
 def _refuse(path, rule, received):
     raise CheckpointError(
         f"{rule}. Received: {received}, in {path}. Fetch or copy the file again, or "
-        "save the weights anew with `numpy.savez`."
+        "save the weights anew."
     )
 
 
-def write(file, tensors):
+def write(file, arrays, metadata=None):
     """Write an archive that `numpy.load` takes, tensor by tensor, not compressed.
 
     Args:
         file: A binary file open for writing.
-        tensors: Pairs of name and array.
+        arrays: A function that yields pairs of name and array.
+        metadata: Has no place here.
     """
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in tensors:
+        for name, array in arrays():
             # A fixed date makes equal weights give equal files.
             member = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
             with archive.open(member, "w", force_zip64=True) as stream:

@@ -1,22 +1,28 @@
 """Read and write Paddle's `.pdparams` files without running anything in them.
 
-The pickle is interpreted by `pickle_machine` and `pickled_arrays`; this module knows
-what `paddle.save` puts into it, and writes a file that `paddle.load` takes.
+The pickle is interpreted by `pickle_machine`. What numpy's pickles call
+(`_reconstruct`, `dtype`, ...) is interpreted here, on inert tokens: nothing is
+imported, looked up or called by a name that a file gives. The rest of the file knows
+what `paddle.save` puts into a pickle, and writes one that `paddle.load` takes.
 
 Reference: `paddle/framework/io.py` and `io_utils.py`.
 """
 
+import codecs
+import math
 import struct
+from dataclasses import dataclass
 
 import numpy as np
 
-from keras_mixer.weights.formats.pickle_machine import (
+from keras_mixer.weights.formats.common import (
+    DTYPE_CODES,
     MAX_NAME_BYTES,
-    Span,
-    describe,
+    MAX_TENSORS,
+    is_plausible_shape,
     map_file,
 )
-from keras_mixer.weights.formats.pickled_arrays import Array, ArrayMachine
+from keras_mixer.weights.formats.pickle_machine import PickleMachine, Span, describe
 
 _NAME_TABLE = "StructuredToParameterName@@"
 _SLICE_TABLE = "UnpackBigParamInfor@@"
@@ -25,6 +31,193 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model")
 # Shared containers could unfold a small file into a huge one: names are counted.
 _MAX_ENTRIES = 200_000
 _MAX_DEPTH = 32
+
+# A module moved in numpy 2, and protocol 2 uses Python 2's name for `builtins`.
+_SYMBOLS = {
+    ("numpy.core.multiarray", "_reconstruct"): "reconstruct",
+    ("numpy._core.multiarray", "_reconstruct"): "reconstruct",
+    ("numpy.core.multiarray", "scalar"): "scalar",
+    ("numpy._core.multiarray", "scalar"): "scalar",
+    ("numpy.core.numeric", "_frombuffer"): "frombuffer",
+    ("numpy._core.numeric", "_frombuffer"): "frombuffer",
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): "dtype",
+    ("collections", "OrderedDict"): "dict",
+    ("builtins", "tuple"): "tuple",
+    ("__builtin__", "tuple"): "tuple",
+    ("builtins", "bytes"): "bytes",
+    ("__builtin__", "bytes"): "bytes",
+    ("_codecs", "encode"): "encode",
+}
+
+
+@dataclass(eq=False, slots=True)
+class _Symbol:
+    meaning: str
+
+
+@dataclass(eq=False, slots=True)
+class _DType:
+    code: str
+    order: str = "<"
+
+
+@dataclass(eq=False, slots=True)
+class _Array:
+    value: np.ndarray | None = None
+
+
+class _ArrayMachine(PickleMachine):
+    """Know numpy's arrays, dtypes and scalars, OrderedDict, tuple and latin1 bytes."""
+
+    def __init__(self, path, data):
+        super().__init__(path, data)
+        # Decoding, swapping and joining each copy a byte once at the most.
+        self.copy_budget_bytes = 3 * len(data)
+        self.pairs = 0
+
+    def spend(self, size):
+        """Count bytes that are copied: sharing must not multiply a small file."""
+        self.copy_budget_bytes -= size
+        if self.copy_budget_bytes < 0:
+            self.refuse("Bytes are used once", "the same bytes over and over")
+
+    def symbol(self, module, name):
+        key = (self.text(module, "A module"), self.text(name, "A global"))
+        if key not in _SYMBOLS:
+            full_name = f"{key[0]}.{key[1]}"[:100]
+            way_out = "Save the model's weights alone, as numpy arrays"
+            if key[0].split(".")[0] == "torch":
+                way_out = "This is a PyTorch file: use the model.safetensors beside it"
+            self.refuse(
+                "A checkpoint may name numpy arrays and plain containers only",
+                f"the global {full_name!r}",
+                way_out,
+            )
+        self.push(_Symbol(_SYMBOLS[key]))
+
+    def reduce(self):
+        arguments = self.pop()
+        target = self.pop()
+        if not isinstance(target, _Symbol) or not isinstance(arguments, tuple):
+            self.refuse("Only a known global is applied", describe(target))
+        match target.meaning, arguments:
+            case "reconstruct", (_Symbol(meaning="ndarray"), tuple(), Span()):
+                self.push(_Array())
+            case "dtype", (Span() as code, *flags) if len(flags) == 2:
+                code = self.text(code, "A dtype")
+                if code not in DTYPE_CODES:
+                    self.refuse(
+                        "Tensors are of floats, integers or booleans", f"dtype {code!r}"
+                    )
+                self.push(_DType(code))
+            case "frombuffer", (Span() as data, dtype, shape, Span() as order):
+                fortran = self.text(order, "An order") == "F"
+                self.push(_Array(self.array(shape, dtype, fortran, data)))
+            case "encode", (Span(kind="text") as text, Span() as codec):
+                if self.text(codec, "A codec") not in ("latin1", "latin-1"):
+                    self.refuse(
+                        "Bytes are stored as latin1 text", self.text(codec, "A codec")
+                    )
+                self.push(Span("latin1", text.start, text.size))
+            case "scalar", (_DType(), Span()):
+                self.push(None)  # An epoch's loss, say: no tensor, so nobody asks.
+            case "tuple", (tuple() as items,):
+                self.push(items)
+            case "bytes", ():
+                self.push(Span("bytes", 0, 0))
+            case "dict", ():
+                self.push({})
+            case "dict", (list() as pairs,):
+                self.push({})
+                self.pairs += len(pairs)
+                if self.pairs > self.opcodes:  # a pair that is used once has its own
+                    self.refuse("Pairs are used once", "the same pairs over and over")
+                if not all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs):
+                    self.refuse("An OrderedDict is made of pairs", "something else")
+                self.set_items([item for pair in pairs for item in pair])
+            case _:
+                self.refuse(
+                    "A known global takes numpy's own arguments",
+                    f"{target.meaning} with {len(arguments)} others",
+                )
+
+    def build(self):
+        state = self.pop()
+        match self.top(object, "An object"), state:
+            case _DType() as dtype, (int(), Span() as order, None, None, None, *rest):
+                order = self.text(order, "A byte order")
+                if order not in tuple("<>|") or (order == "|") != (
+                    dtype.code[1] == "1"
+                ):
+                    self.refuse("A byte order is <, > or |", repr(order))
+                if rest[:3] not in ([-1, -1, 0], []):
+                    self.refuse("A dtype is a plain number", describe(tuple(rest)))
+                dtype.order = order
+            case _Array(value=None) as array, (int(), shape, dtype, fortran, data):
+                array.value = self.array(shape, dtype, fortran, data)
+            case target, _:
+                self.refuse(
+                    "State is set on numpy arrays and dtypes only, once",
+                    describe(target),
+                )
+
+    def count(self, shape):
+        """Return how many elements a shape has, if it is one that numpy can take."""
+        if not isinstance(shape, tuple) or not is_plausible_shape(shape):
+            self.refuse("A shape is a tuple of plausible sizes", describe(shape))
+        return math.prod(shape)
+
+    def array(self, shape, dtype, fortran, data):
+        """Return the described array, a view onto the file but for protocol 2's."""
+        kind = data.kind if isinstance(data, Span) else None
+        if not isinstance(dtype, _DType) or kind not in ("bytes", "string", "latin1"):
+            self.refuse(
+                "A tensor holds the bytes of numbers",
+                f"{describe(dtype)} and {describe(data)}",
+            )
+        dtype = np.dtype(dtype.order + dtype.code)
+        size = self.count(shape) * dtype.itemsize
+        if size > data.size or (kind != "latin1" and size != data.size):
+            self.refuse(
+                "A tensor's bytes must fit its shape",
+                f"{data.size:,} bytes for shape {shape} of {dtype}",
+            )
+        if kind == "latin1":
+            raw = self.decode(data, size)
+        elif size:
+            raw = np.frombuffer(self.data, np.uint8, size, data.start)
+        else:
+            raw = np.zeros(0, np.uint8)
+        array = raw.view(dtype).reshape(shape, order="F" if fortran else "C")
+        if not dtype.isnative:
+            self.spend(size)
+            array = array.astype(dtype.newbyteorder("="))
+        array.flags.writeable = False
+        return array
+
+    def decode(self, span, size):
+        """Turn protocol 2's text back into bytes, a piece at a time to stay small."""
+        self.spend(size)
+        raw, filled = np.empty(size, np.uint8), 0
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        stop = span.start + span.size
+        try:
+            for start in range(span.start, stop, 2**20):
+                end = min(start + 2**20, stop)
+                piece = decoder.decode(self.data[start:end], end == stop).encode(
+                    "latin-1"
+                )
+                piece = np.frombuffer(piece, np.uint8)[: size - filled + 1]
+                raw[filled : filled + len(piece)] = piece
+                filled += len(piece)
+        except ValueError as error:  # Not UTF-8, not latin1, or more than fits.
+            self.refuse("A tensor's bytes must be latin1 text", str(error))
+        if filled != size:
+            self.refuse(
+                "A tensor's bytes must fit its shape", f"{filled:,} of {size:,}"
+            )
+        return raw
 
 
 def read(path):
@@ -46,7 +239,7 @@ def read(path):
         CheckpointError: If the file is not such a pickle, is cut off, names anything
             but numpy arrays and plain containers, or holds no tensors.
     """
-    machine = ArrayMachine(path, map_file(path))
+    machine = _ArrayMachine(path, map_file(path))
     root = _unwrap(machine, machine.run())
     if not isinstance(root, dict):
         machine.refuse("A checkpoint is a dict of tensors", describe(root))
@@ -82,7 +275,7 @@ def _as_tensor(value):
     # `paddle.save` writes arrays for a flat state dict, (name, array) for nested ones.
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], Span):
         value = value[1]
-    return value if isinstance(value, Array) else None
+    return value if isinstance(value, _Array) else None
 
 
 def _flatten(machine, value, names, parents, tensors, visits):
@@ -98,8 +291,8 @@ def _flatten(machine, value, names, parents, tensors, visits):
     if array is not None:
         if array.value is None:
             machine.refuse("A tensor has a value", f"{name!r} without one")
-        if name in tensors:
-            machine.refuse("A name appears once", repr(name))
+        if name in tensors or len(tensors) == MAX_TENSORS:
+            machine.refuse("A name appears once, and names are few", repr(name))
         tensors[name] = array.value
         return
     if isinstance(value, dict):
@@ -146,21 +339,23 @@ def _join_slices(machine, table):
         machine.spend(sum(array.value.nbytes for array in arrays))
         joined = np.concatenate([array.value for array in arrays]).reshape(shape)
         joined.flags.writeable = False
-        table[name] = Array(joined)
+        table[name] = _Array(joined)
     return table
 
 
-def write(file, tensors):
+def write(file, arrays, metadata=None):
     """Write a pickle of protocol 4 that `paddle.load` takes, tensor by tensor.
 
     `pickle.dump` would keep a second copy of every tensor until its end, in its memo.
 
     Args:
         file: A binary file open for writing.
-        tensors: Pairs of name and little-endian, C-contiguous array.
+        arrays: A function that yields pairs of name and little-endian, C-contiguous
+            array.
+        metadata: Has no place here.
     """
     file.write(b"\x80\x04}(")
-    for name, array in tensors:
+    for name, array in arrays():
         file.write(_text(name))
         # numpy 2 still knows this name, and numpy 1 knows no other.
         file.write(_global("numpy.core.multiarray", "_reconstruct"))

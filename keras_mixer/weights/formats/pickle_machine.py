@@ -1,30 +1,26 @@
 """Take a pickle as data: the stack machine under `.pdparams`, which runs nothing.
 
 `pickle.load` runs what a file names. This machine knows the opcodes that `paddle.save`
-writes and builds containers, numbers and spans of bytes from them; `pickled_arrays`
-adds the few names that numpy's pickles use, as inert tokens. There is no import and no
-call to be reached, so there is nothing to guard. Sizes are checked against the bytes
-that are left before anything is allocated, and strings and array bytes stay in the
-mapped file.
+writes and builds containers, numbers and spans of bytes from them; `pdparams` adds the
+few names that numpy's pickles use, as inert tokens. There is no import and no call to
+be reached, so there is nothing to guard. Sizes are checked against the bytes that are
+left before anything is allocated, and strings and array bytes stay in the mapped file.
 
 Reference: the opcodes are documented in CPython's `Lib/pickletools.py`, and what Paddle
 writes is decided in `paddle/framework/io.py` and `io_utils.py`.
 """
 
-import mmap
 import pickletools
 import struct
 from dataclasses import dataclass
 from typing import Any
 
+from keras_mixer.weights.formats.common import MAX_NAME_BYTES, CheckpointError
+
 # The largest Mixer's checkpoint runs some 20,000 opcodes. The limit leaves room for
 # optimizer states, and keeps a hostile file to about a second and 100 MB.
 _MAX_OPCODES = 1_000_000
-MAX_NAME_BYTES = 1024
-
-
-class CheckpointError(ValueError):
-    """A checkpoint file is refused: the rule, what was found where, and the way out."""
+_MAX_TEXT_BYTES = 16 << 20  # of all names, however often the file uses each
 
 
 @dataclass(eq=False, slots=True)
@@ -40,12 +36,6 @@ class Span:
     size: int
 
 
-def map_file(path):
-    """Map a file read-only into memory; the arrays made from the map keep it alive."""
-    with open(path, "rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
 class PickleMachine:
     """Turn the opcodes of one file into dicts, lists, tuples, numbers and spans.
 
@@ -56,16 +46,17 @@ class PickleMachine:
 
     def __init__(self, path, data):
         self.path, self.data = path, data
-        self.at = self.opcode_at = 0
+        self.at = self.opcode_at = self.opcodes = 0
         self.stack, self.marks, self.memo = [], [], {}
+        self.text_budget_bytes = _MAX_TEXT_BYTES
 
     def run(self):
         """Interpret the whole file and return the object it describes."""
-        for count in range(_MAX_OPCODES):
+        for self.opcodes in range(_MAX_OPCODES):
             self.opcode_at = self.at
             code = self.take(1)[0]
             name, handler = _HANDLERS[code]
-            if (name == "PROTO") != (count == 0):
+            if (name == "PROTO") != (self.opcodes == 0):
                 self.refuse("A pickle starts with its protocol, given once", name)
             if name == "STOP":
                 break
@@ -124,8 +115,9 @@ class PickleMachine:
         """Return the text of a span that serves as a name."""
         if not isinstance(item, Span) or item.kind not in ("text", "string"):
             self.refuse(f"{what} must be a string", describe(item))
-        if item.size > MAX_NAME_BYTES:
-            self.refuse(f"{what} is short", f"{item.size:,} bytes")
+        self.text_budget_bytes -= item.size
+        if item.size > MAX_NAME_BYTES or self.text_budget_bytes < 0:
+            self.refuse(f"{what} is short, and used rarely", f"{item.size:,} bytes")
         raw = self.data[item.start : item.start + item.size]
         try:
             return raw.decode("utf-8" if item.kind == "text" else "latin-1")

@@ -11,7 +11,12 @@ import math
 
 import numpy as np
 
-from keras_mixer.weights.formats.pickle_machine import CheckpointError, map_file
+from keras_mixer.weights.formats.common import (
+    MAX_DIRECTORY_BYTES,
+    MAX_TENSORS,
+    CheckpointError,
+    map_file,
+)
 
 _DTYPES = {
     "F16": "f2",
@@ -50,6 +55,13 @@ def read(path):
             "Reading a .safetensors file needs the safetensors package. "
             "Install it with `pip install safetensors`."
         ) from error
+    data = map_file(path)
+    start = 8 + int.from_bytes(data[:8], "little")
+    if MAX_DIRECTORY_BYTES < start <= len(data):
+        raise CheckpointError(
+            "A file of weights has few tensors. Received: a header of "
+            f"{start - 8:,} bytes in {path}. Fetch another file."
+        )
     try:
         # Opening holds the header to the format: dtypes, offsets, sizes, no gaps.
         with safetensors.safe_open(path, framework="numpy"):
@@ -59,8 +71,6 @@ def read(path):
             f"A safetensors file must be whole. Received: {path}, of which the "
             f"safetensors package says: {error}. Fetch or copy the file again."
         ) from error
-    data = map_file(path)
-    start = 8 + int.from_bytes(data[:8], "little")
     tensors = {}
     for name, entry in json.loads(data[8:start]).items():
         if name == "__metadata__":
@@ -76,9 +86,10 @@ def read(path):
         array = np.frombuffer(data, "<" + code, count, begin).reshape(entry["shape"])
         array.flags.writeable = False
         tensors[name] = array
-    if not tensors:
+    if not 0 < len(tensors) <= MAX_TENSORS:
         raise CheckpointError(
-            f"A checkpoint holds tensors. Received: none in {path}. Fetch another file."
+            f"A checkpoint holds tensors, and at most {MAX_TENSORS:,}. Received: "
+            f"{len(tensors) or 'none'} in {path}. Fetch another file."
         )
     return tensors
 
