@@ -24,7 +24,7 @@ from keras_mixer import weights
 from keras_mixer.images import preprocess
 from keras_mixer.models import mixer
 from keras_mixer.serving import export
-from keras_mixer.training import devices, recipes, trainer
+from keras_mixer.training import devices, optimizers, recipes
 
 tf.config.threading.set_intra_op_parallelism_threads(contender.THREADS)
 tf.config.threading.set_inter_op_parallelism_threads(contender.THREADS)
@@ -76,7 +76,7 @@ class Keras:
         config = recipes.TrainConfig(
             model=model, batch_size=batch, precision=self.precision, **settings
         )
-        fitted, _, _ = trainer.make_trainer(
+        fitted, _, _ = optimizers.make_trainer(
             config, devices.Distribution(), built, total_steps=10**6
         )
         images = np.load(self.folder / "images.npy")[:batch]

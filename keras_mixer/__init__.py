@@ -118,14 +118,14 @@ if TYPE_CHECKING or not _IS_CLIENT:
 
 if TYPE_CHECKING:
     from keras_mixer.serving.export import export_saved_model
-    from keras_mixer.training.run import TrainConfig, evaluate, train
+    from keras_mixer.training import TrainConfig, evaluate, train
 
 # These need TensorFlow whatever the Keras backend: loaded at first use.
 _LAZY = {
     "export_saved_model": "serving.export",
-    "train": "training.run",
-    "evaluate": "training.run",
-    "TrainConfig": "training.run",
+    "train": "training",
+    "evaluate": "training",
+    "TrainConfig": "training",
 }
 
 __all__ = [

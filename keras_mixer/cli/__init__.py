@@ -5,24 +5,18 @@ Usage: keras-mixer VERB [ARGUMENT...] [--FLAG=VALUE...]
 """
 
 import importlib
+import pathlib
 import sys
 
 from absl import app, flags, logging
 
 import keras_mixer
 
+# A verb is a file beside this one; the first line of its docstring says what it does.
 VERBS = {
-    "predict": "label images",
-    "port": "convert a weights file",
-    "weights": "list or fetch the published weights",
-    "train": "train or fine-tune a model",
-    "evaluate": "measure a model's accuracy",
-    "export": "write a model for TensorFlow Serving",
-    "serve": "serve exported models on this machine",
-    "query": "ask a model server what is on images",
+    path.stem: path.read_text(encoding="utf-8").split('"""')[1].splitlines()[0]
+    for path in sorted(pathlib.Path(__file__).parent.glob("[a-z]*.py"))
 }
-
-
 _LISTED = 10  # lines of a list in an error
 
 

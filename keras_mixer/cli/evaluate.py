@@ -1,20 +1,27 @@
 """Measure a model's accuracy on a data set.
 
-    keras-mixer evaluate runs/digits/model.keras --dataset=digits
+    keras-mixer evaluate runs/digits --dataset=digits
     keras-mixer evaluate --model=MlpMixerB16 --weights=imagenet --dataset=imagenet2012
     keras-mixer evaluate model.keras --dataset=folder:cifar10 --per_class
 
-Images are cropped and normalised as the model was trained to have them. Where the
-figures of published weights are known, they are printed beside the measured ones.
+Images are cropped and normalised as the model was trained to have them. The splits of
+a data set that the model was trained on are those of its run. Where the figures of
+published weights are known, they are printed beside the measured ones.
 """
 
 import json
+import pathlib
+import re
 import sys
 
 import numpy as np
 from absl import flags
 
-MODEL = flags.DEFINE_string("model", None, "A named model, such as MlpMixerB16.")
+from keras_mixer.catalog import ENTRIES
+
+MODEL = flags.DEFINE_string(
+    "model", None, "A named model, such as MlpMixerB16, with --weights."
+)
 WEIGHTS = flags.DEFINE_string(
     "weights", None, "For a named model: a tag of the catalogue, or a file."
 )
@@ -38,23 +45,29 @@ def main(argv):
     """Print accuracy, loss and speed of the model that `argv` or the flags name."""
     if len(argv) > 2 or (len(argv) == 2) == bool(MODEL.value):
         raise ValueError(
-            "evaluate takes one model: MODEL.keras, or --model=NAME --weights=TAG. "
-            f"Received: {argv[1:]}, --model={MODEL.value}."
+            "evaluate takes one model: a run's folder, a file MODEL.keras, or "
+            f"--model=NAME --weights=TAG. Received: {argv[1:]}, --model={MODEL.value}."
         )
     if not DATASET.value:
         raise ValueError(
             "evaluate needs a data set, as --dataset=digits. Received: none."
         )
-    from keras_mixer.models import open_model
-    from keras_mixer.training import run
+    from keras_mixer import models, training
 
     name = argv[1] if len(argv) == 2 else MODEL.value
-    model = open_model(name, WEIGHTS.value)
-    source, split = run.open_split(DATASET.value, SPLIT.value, DATA_DIR.value)
-    run.check_classes(model, source)
+    if name in models.VARIANTS and not WEIGHTS.value:
+        raise ValueError(
+            f"{name} without weights is random. Received: no --weights. Name a file, "
+            "or a tag that `keras-mixer weights` lists."
+        )
+    model = models.open_model(name, WEIGHTS.value)
+    source, split = _open_split(name)
+    _check_classes(model, source)
     verbose = 0 if JSON.value or not sys.stdout.isatty() else 1
-    result = run.evaluate(model, split, batch_size=BATCH_SIZE.value, verbose=verbose)
-    published = run.published_figures(model.name, WEIGHTS.value, source.name)
+    result = training.evaluate(
+        model, split, batch_size=BATCH_SIZE.value, verbose=verbose
+    )
+    published = _published_figures(model.name, WEIGHTS.value, source.name)
     figures = {
         "model": name,
         "weights": WEIGHTS.value,
@@ -67,6 +80,14 @@ def main(argv):
         "images_per_second": result.images_per_second,
         "published": published,
     }
+    if PER_CLASS.value:
+        figures["classes"] = {}
+        for number, class_name in enumerate(source.class_names):
+            mine = result.labels == number
+            if mine.any():
+                share = float(np.mean(result.predictions[mine] == number))
+                shown = {"top1": share, "examples": int(mine.sum())}
+                figures["classes"][class_name] = shown
     if JSON.value:
         print(json.dumps(figures, indent=2))
         return 0
@@ -76,10 +97,59 @@ def main(argv):
         print(f"  {label}   {figures[key]:7.2%}{beside}")
     print(f"  loss    {result.loss:7.4f}")
     print(f"  speed   {result.images_per_second:7.1f} images/s")
-    if PER_CLASS.value:
-        for number, class_name in enumerate(source.class_names):
-            mine = result.labels == number
-            if mine.any():
-                share = np.mean(result.predictions[mine] == number)
-                print(f"  {class_name:24} {share:7.2%} of {mine.sum()}")
+    for class_name, shown in figures.get("classes", {}).items():
+        print(f"  {class_name:24} {shown['top1']:7.2%} of {shown['examples']}")
     return 0
+
+
+def _open_split(model):
+    """Open the split to evaluate on: that of the model's run, if it has one."""
+    from keras_mixer import data, training
+
+    settings = {}
+    path = pathlib.Path(model)
+    config_path = (path if path.is_dir() else path.parent) / "config.json"
+    if config_path.exists():
+        text = config_path.read_text(encoding="utf-8")
+        try:
+            config = training.TrainConfig.from_json(text)
+        except ValueError:
+            config = None  # Some other program's; many write a config.json.
+        if config is not None and config.dataset == DATASET.value:
+            settings = config.source_settings
+    if DATA_DIR.value:
+        settings["data_dir"] = DATA_DIR.value
+    if SPLIT.value not in ("train", "val", "test"):
+        return data.open_split(
+            DATASET.value, SPLIT.value, data_dir=settings.get("data_dir")
+        )
+    source = data.open_source(DATASET.value, **settings)
+    if SPLIT.value not in source.splits:
+        raise ValueError(
+            f"The split must be one of {', '.join(source.splits)}. "
+            f"Received: split={SPLIT.value}."
+        )
+    return source, source.splits[SPLIT.value]
+
+
+def _check_classes(model, source):
+    """Raise a ValueError unless a model has the classes of a data set."""
+    classes = model.output_shape[-1]
+    if classes != len(source.class_names):
+        raise ValueError(
+            "The model and the data set must have the same classes. Received: "
+            f"{classes} of the model {model.name}, {len(source.class_names)} of "
+            f"{source.name}. Fine-tune first: keras-mixer train --weights=..."
+        )
+
+
+def _published_figures(model_name, tag, dataset):
+    """Return the top1 and top5 that are published about weights on a data set."""
+    entry = ENTRIES.get((model_name, tag))
+    folder = dataset.startswith("folder:")
+    known = pathlib.PurePath(dataset.removeprefix("folder:")).name if folder else None
+    known = known or re.split("[/:]", dataset)[0]  # builder/config:version
+    if entry is None or known != entry.accuracy_dataset:
+        return {}
+    figures = {"top1": entry.top1, "top5": entry.top5}
+    return {name: value / 100 for name, value in figures.items() if value is not None}

@@ -2,8 +2,8 @@
 
     keras-mixer train --dataset=digits --output_dir=runs/digits
     keras-mixer train --model=MlpMixerB16 --weights=imagenet --dataset=tf_flowers \\
-        --epochs=20 --batch_size=128 --warmup_steps=50 --precision=mixed_bfloat16 \\
-        --output_dir=runs/flowers
+        --precision=mixed_bfloat16 --output_dir=runs/flowers
+    keras-mixer train --recipe=paper_cifar10 --output_dir=runs/paper
     keras-mixer train --recipe=cifar10_nano --dataset=folder:cifar10 \\
         --output_dir=runs/cifar10
     keras-mixer train --config=runs/cifar10/config.json --output_dir=runs/again
@@ -21,12 +21,12 @@ import sys
 
 from absl import flags
 
-from keras_mixer.training import run
+from keras_mixer import training
 
 RECIPE = flags.DEFINE_enum(
     "recipe",
     None,
-    sorted(run.RECIPES),
+    sorted(training.RECIPES),
     "What the settings start from. Without it: digits for that data set, finetune "
     "with --weights, scratch otherwise.",
 )
@@ -40,6 +40,20 @@ PREVIEW = flags.DEFINE_string(
     "Write a sheet of augmented training images to this PNG file, and do not train.",
 )
 
+# EX_TEMPFAIL of sysexits.h, "temporary failure": try the same command again.
+RESUME_ME = 75
+
+
+def _help(field):
+    """Say what a setting is, and what it is by default and in the recipes."""
+    said = [f"{field.metadata['help']} Default: {field.default}"]
+    for name, recipe in training.RECIPES.items():
+        value = getattr(recipe, field.name)
+        if value != field.default:
+            said.append(f"{name}: {value}")
+    return "; ".join(said) + "."
+
+
 _DEFINE: dict = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
@@ -48,8 +62,8 @@ _DEFINE: dict = {
     str | None: flags.DEFINE_string,
 }
 SETTINGS = {
-    field.name: _DEFINE[field.type](field.name, None, field.metadata["help"])
-    for field in dataclasses.fields(run.TrainConfig)
+    field.name: _DEFINE[field.type](field.name, None, _help(field))
+    for field in dataclasses.fields(training.TrainConfig)
 }
 
 
@@ -68,10 +82,10 @@ def main(argv):
             "The run needs a folder: --output_dir=runs/NAME. Received: none."
         )
     try:
-        done = run.train(config, OUTPUT_DIR.value)
-    except run.Preempted as preempted:
+        done = training.train(config, OUTPUT_DIR.value)
+    except training.Preempted as preempted:
         print(f"keras-mixer: {preempted}", file=sys.stderr)
-        return run.RESUME_ME
+        return RESUME_ME
     if done is not None:
         _write_pictures(done, pathlib.Path(OUTPUT_DIR.value))
         _print_report(done.report)
@@ -92,17 +106,23 @@ def _config():
                 f"both: --recipe={RECIPE.value}, --config={CONFIG.value}."
             )
         text = pathlib.Path(CONFIG.value).read_text(encoding="utf-8")
-        return run.TrainConfig.from_json(text, **settings)
-    recipe = RECIPE.value or run.default_recipe(
-        settings.get("dataset", "digits"), settings.get("weights")
+        return training.TrainConfig.from_json(text, **settings)
+    name = RECIPE.value or training.default_recipe(
+        settings.get("dataset"), settings.get("weights")
     )
-    return dataclasses.replace(run.RECIPES[recipe], **settings)
+    recipe = training.RECIPES[name]
+    if "dataset" not in settings and name != "digits" and recipe.dataset == "digits":
+        raise ValueError(
+            f"The recipe {name} needs a data set, as --dataset=folder:PATH. "
+            "Received: none."
+        )
+    return dataclasses.replace(recipe, **settings)
 
 
 def _write_preview(config, path):
     from keras_mixer import visualize
 
-    images, labels, class_names = run.preview(config, count=32)
+    images, labels, class_names = training.preview(config, count=32)
     captions = [
         "\n".join(
             f"{class_names[n]} {label[n]:.0%}"

@@ -1,19 +1,22 @@
 """Export of a trained model as a SavedModel for TensorFlow Serving."""
 
 import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import json
 import os
 import pathlib
+import platform
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_mixer.catalog import TAGS, ImageTransform, transform_of
-from keras_mixer.images import preprocess
-from keras_mixer.serving import model_card, publishing, verification, warm_up
-from keras_mixer.serving.served_model import served_model
-from keras_mixer.serving.signatures import Classifier
+from keras_mixer.serving import fused, publishing, signatures, verification, warm_up
+
+_OTHER_FORMATS = (".onnx", ".tflite", ".xml", ".keras", ".h5", ".pb")
 
 
 def export_saved_model(
@@ -80,25 +83,29 @@ def export_saved_model(
         `pathlib.Path` of the version's directory.
 
     Raises:
-        ValueError: If the model is not such a classifier, an argument does not fit it,
-            the version exists, or it fails verification. Nothing is published then.
+        ValueError: If the model is not such a classifier or is quantized, an argument
+            does not fit it, the version exists, it fails verification, or Keras'
+            backend is not TensorFlow. Nothing is published then.
     """
-    classifier = _classifier(model, labels, top_k, weights, features)
+    _check_place(base_dir)
+    classifier = signatures.classifier_of(model, labels, top_k, weights, features)
     batch_sizes = warm_up.check_batch_sizes(batch_sizes)
     _check_keep(keep)
-    classifier = dataclasses.replace(classifier, model=served_model(model, precision))
+    classifier = dataclasses.replace(
+        classifier, model=fused.served_model(model, precision)
+    )
     say = print if verbose else lambda text: None
     with publishing.new_version(base_dir, version) as (directory, target):
         say(f"Tracing {model.name} in {precision}")
-        signatures = classifier.signatures()
+        functions = classifier.signatures()
         say(f"Writing version {target.name}")
-        _save(directory, classifier, signatures)
-        model_card.write(directory, classifier, signatures, weights, precision)
+        _save(directory, classifier, functions)
+        _write_card(directory, classifier, functions, weights, precision)
         warm_up.write_batching_parameters(directory, batch_sizes)
-        warm_up.write_records(directory, signatures, classifier.size, batch_sizes)
+        warm_up.write_records(directory, functions, classifier.size, batch_sizes)
         if verify:
             say("Verifying it with TensorFlow alone")
-            verification.verify(directory, signatures, _probes(classifier.size))
+            verification.verify(directory, functions, _probes(classifier.size))
     if keep is not None:
         removed = publishing.prune(base_dir, keep)
         if removed:
@@ -106,134 +113,19 @@ def export_saved_model(
     return target
 
 
-def _classifier(model, labels, top_k, weights, features):
-    """Check the arguments against the model, and put them together."""
-    classes = _check_shapes(model)
-    from_logits = _gives_logits(model)
-    transform, normalise = _transform(model, weights)
-    labels = _labels(labels, classes)
-    if top_k is None:
-        top_k = min(5, classes)
-    if isinstance(top_k, bool) or not isinstance(top_k, int):
-        raise ValueError(f"top_k must be an integer. Received: top_k={top_k!r}.")
-    if not 1 <= top_k <= classes:
+def _check_place(base_dir):
+    if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "top_k must be from 1 to the number of classes. Received: "
-            f"top_k={top_k}, and a model of {classes} classes. Pass top_k={classes} to "
-            "get them all."
+            "A SavedModel is exported by Keras' TensorFlow backend. Received: the "
+            f"backend {keras.backend.backend()}. Save the model as a .keras file, and "
+            "export that file in a process with KERAS_BACKEND=tensorflow."
         )
-    if features and "pool" not in [layer.name for layer in model.layers]:
+    if pathlib.Path(base_dir).suffix in _OTHER_FORMATS:
         raise ValueError(
-            "features are the outputs of the layer `pool`. Received: features=True, "
-            f"and model {model.name!r} without such a layer. Leave features out."
+            "base_dir is the folder of a SavedModel's versions. Received: "
+            f"{os.fspath(base_dir)!r}, the name of a file. This package writes "
+            "SavedModels, and no other format yet."
         )
-    return Classifier(
-        model=model,
-        transform=transform,
-        normalise=normalise,
-        from_logits=from_logits,
-        labels=labels,
-        top_k=top_k,
-        feature_layer="pool" if features else None,
-    )
-
-
-def _check_shapes(model):
-    shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(
-            "model must take images of shape (batch, height, width, 3). Received: "
-            f"{type(model).__name__} with input shape {shape}."
-        )
-    _, height, width, _ = shape
-    if height is None or height != width:
-        raise ValueError(
-            "The exported model crops squares of a known size. Received: a model for "
-            f"images of {height} x {width} pixels."
-        )
-    if len(model.output_shape) != 2:
-        raise ValueError(
-            "model must be a classifier, with outputs of shape (batch, classes). "
-            f"Received: output shape {model.output_shape}. Build it with "
-            "include_top=True."
-        )
-    return model.output_shape[1]
-
-
-def _gives_logits(model):
-    activation = getattr(model.layers[-1], "activation", None)
-    if activation not in (keras.activations.softmax, keras.activations.linear):
-        raise ValueError(
-            "The last layer of model must be a classifier whose activation is softmax "
-            "or None (logits), so that the scores are probabilities. Received: layer "
-            f"{model.layers[-1].name!r} with activation "
-            f"{getattr(activation, '__name__', None)}. Build it with include_top=True."
-        )
-    return activation is keras.activations.linear
-
-
-def _transform(model, weights):
-    """Return the `ImageTransform`, and whether the model leaves normalising to it."""
-    layer = preprocess.preprocessing_layer(model)
-    if layer is not None:
-        if weights is not None:
-            raise ValueError(
-                "weights is for a model without a layer named `preprocessing`. "
-                f"Received: weights={weights!r}, and model {model.name!r}, which "
-                "normalises its own input. Leave weights out."
-            )
-        transform = ImageTransform(
-            layer.mean, layer.std, layer.interpolation, layer.crop_ratio
-        )
-        return transform, False
-    if weights is None:
-        raise ValueError(
-            "The exported model takes image files, and has to know how its weights "
-            f"expect them. Received: model {model.name!r} without a layer named "
-            "`preprocessing`, and weights=None. Name the tag of its weights, as in "
-            'weights="imagenet".'
-        )
-    return transform_of(weights), True
-
-
-def _labels(labels, classes):
-    source = "labels"
-    if labels is None:
-        labels = [str(index) for index in range(classes)]
-    elif isinstance(labels, str) and labels == "imagenet":
-        source = 'labels="imagenet"'
-        labels = [label for _, label in preprocess.imagenet_labels(classes)]
-    elif isinstance(labels, str) and labels in TAGS:
-        source = f"labels={labels!r}"
-        labels = [label for _, label in preprocess.weights_labels(labels)]
-    elif isinstance(labels, (str, os.PathLike)):
-        source = f"the file {os.fspath(labels)!r}"
-        labels = _read_labels(labels)
-    labels = [str(label) for label in labels]
-    if len(labels) != classes:
-        raise ValueError(
-            "labels must name each class of the model, in the order of its outputs. "
-            f"Received: {source} with {len(labels)} names, and a model of {classes} "
-            "classes."
-        )
-    for index, label in enumerate(labels):
-        if not label or "\n" in label:
-            raise ValueError(
-                "A label must be a line of text that is not empty. Received: "
-                f"{label!r} for class {index} in {source}."
-            )
-    return tuple(labels)
-
-
-def _read_labels(path):
-    try:
-        return pathlib.Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            "labels must be a list, the path of a UTF-8 text file with one name a "
-            'line, or a tag of the catalogue such as "imagenet". Received: '
-            f"{os.fspath(path)!r} ({error})."
-        ) from error
 
 
 def _check_keep(keep):
@@ -245,11 +137,11 @@ def _check_keep(keep):
         )
 
 
-def _save(directory, classifier, signatures):
+def _save(directory, classifier, functions):
     module = tf.Module()
     # The variables alone: tracking the Keras model would store its Python side too.
     module.model_variables = [v.value for v in classifier.model.variables]
-    tf.saved_model.save(module, os.fspath(directory), signatures=signatures)
+    tf.saved_model.save(module, os.fspath(directory), signatures=functions)
     # TensorFlow 2 saves every signature as one for Predict. Classify asks for its own
     # method name, unless the server was told not to check.
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(
@@ -276,3 +168,44 @@ def _probes(size):
         "classify": np.array(examples, object),
         "images": pixels.astype("float32"),
     }
+
+
+def _write_card(directory, classifier, functions, weights, precision):
+    """Write `keras_mixer.json`: what was exported, from what, by what."""
+    model = classifier.model
+    now = datetime.datetime.now(datetime.timezone.utc)
+    card = {
+        "model": model.name,
+        "parameters": model.count_params(),
+        "weights": {"tag": weights, "sha256": _digest(model)},
+        "precision": precision,
+        "image_size": classifier.size,
+        "preprocessing": dataclasses.asdict(classifier.transform),
+        "classes": len(classifier.labels),
+        "top_k": classifier.top_k,
+        "signatures": sorted(functions),
+        "created": now.isoformat(timespec="seconds"),
+        "versions": {
+            "keras-mixer": _installed_version("keras-mixer"),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "python": platform.python_version(),
+        },
+    }
+    text = f"{json.dumps(card, indent=2)}\n"
+    (directory / "keras_mixer.json").write_text(text, encoding="utf-8")
+
+
+def _digest(model):
+    digest = hashlib.sha256()
+    for variable in model.variables:
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _installed_version(distribution):
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        # Used from a checkout that is not installed.
+        return None

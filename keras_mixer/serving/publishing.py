@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import time
@@ -33,10 +34,11 @@ def new_version(base_dir, version=None):
     base_dir = pathlib.Path(base_dir)
     if version is None:
         version = max(versions(base_dir), default=0) + 1
-    elif isinstance(version, bool) or not isinstance(version, int) or version < 1:
+    is_whole = isinstance(version, int) and not isinstance(version, bool)
+    if not is_whole or not 1 <= version < 2**63:
         raise ValueError(
-            "version must be a positive integer or None. Received: "
-            f"version={version!r}."
+            "version must be a positive integer of at most 63 bits, or None for the "
+            f"next one. Received: version={version!r}."
         )
     target = base_dir / str(version)
     _refuse_existing(target)
@@ -68,15 +70,20 @@ def new_version(base_dir, version=None):
 
 
 def versions(base_dir):
-    """Return the versions in `base_dir`: its integer directories, ascending."""
+    """Return the versions in `base_dir`: a dict of paths by number, ascending.
+
+    A version is a directory whose name is a number of 63 bits, as for TensorFlow
+    Serving.
+    """
     base_dir = pathlib.Path(base_dir)
     if not base_dir.is_dir():
-        return []
-    return sorted(
-        int(entry.name)
+        return {}
+    found = {
+        int(entry.name): entry
         for entry in base_dir.iterdir()
-        if entry.name.isascii() and entry.name.isdigit() and entry.is_dir()
-    )
+        if re.fullmatch("[0-9]{1,19}", entry.name) and entry.is_dir()
+    }
+    return {number: found[number] for number in sorted(found) if number < 2**63}
 
 
 def prune(base_dir, keep):
@@ -90,13 +97,13 @@ def prune(base_dir, keep):
         The versions that were removed, ascending.
     """
     base_dir = pathlib.Path(base_dir)
-    removed = versions(base_dir)[:-keep]
-    for version in removed:
+    removed = list(versions(base_dir).items())[:-keep]
+    for _, path in removed:
         # Renamed first: a server must not find half a version.
         remains = tempfile.mkdtemp(prefix=f"{_TEMPORARY}pruned-", dir=base_dir)
-        (base_dir / str(version)).rename(remains)
+        path.rename(remains)
         shutil.rmtree(remains)
-    return removed
+    return [version for version, _ in removed]
 
 
 def _refuse_existing(target):

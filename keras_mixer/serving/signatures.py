@@ -1,11 +1,13 @@
 """What an exported model answers: its signatures, as TensorFlow functions."""
 
 import dataclasses
+import os
+import pathlib
 
 import keras
 import tensorflow as tf
 
-from keras_mixer.catalog import ImageTransform
+from keras_mixer.catalog import TAGS, ImageTransform, transform_of
 from keras_mixer.images import graph, preprocess
 
 
@@ -112,3 +114,140 @@ class Classifier:
 def _file_of_example(serialized):
     features = {"image": tf.io.FixedLenFeature([], tf.string)}
     return tf.io.parse_single_example(serialized, features)["image"]
+
+
+def classifier_of(model, labels, top_k, weights, features):
+    """Check the arguments of `export_saved_model` that say what is answered.
+
+    Returns:
+        The `Classifier`.
+
+    Raises:
+        ValueError: If the model is no classifier of images, or they do not fit it.
+    """
+    classes = _check_shapes(model)
+    from_logits = _gives_logits(model)
+    transform, normalise = _transform(model, weights)
+    labels = _labels(labels, classes)
+    if top_k is None:
+        top_k = min(5, classes)
+    if isinstance(top_k, bool) or not isinstance(top_k, int):
+        raise ValueError(f"top_k must be an integer. Received: top_k={top_k!r}.")
+    if not 1 <= top_k <= classes:
+        raise ValueError(
+            "top_k must be from 1 to the number of classes. Received: "
+            f"top_k={top_k}, and a model of {classes} classes. Pass top_k={classes} to "
+            "get them all."
+        )
+    if features and "pool" not in [layer.name for layer in model.layers]:
+        raise ValueError(
+            "features are the outputs of the layer `pool`. Received: features=True, "
+            f"and model {model.name!r} without such a layer. Leave features out."
+        )
+    return Classifier(
+        model=model,
+        transform=transform,
+        normalise=normalise,
+        from_logits=from_logits,
+        labels=labels,
+        top_k=top_k,
+        feature_layer="pool" if features else None,
+    )
+
+
+def _check_shapes(model):
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[3] != 3:
+        raise ValueError(
+            "model must take images of shape (batch, height, width, 3). Received: "
+            f"{type(model).__name__} with input shape {shape}."
+        )
+    _, height, width, _ = shape
+    if height is None or height != width:
+        raise ValueError(
+            "The exported model crops squares of a known size. Received: a model for "
+            f"images of {height} x {width} pixels."
+        )
+    if len(model.output_shape) != 2:
+        raise ValueError(
+            "model must be a classifier, with outputs of shape (batch, classes). "
+            f"Received: output shape {model.output_shape}. Build it with "
+            "include_top=True."
+        )
+    return model.output_shape[1]
+
+
+def _gives_logits(model):
+    activation = getattr(model.layers[-1], "activation", None)
+    if activation not in (keras.activations.softmax, keras.activations.linear):
+        raise ValueError(
+            "The last layer of model must be a classifier whose activation is softmax "
+            "or None (logits), so that the scores are probabilities. Received: layer "
+            f"{model.layers[-1].name!r} with activation "
+            f"{getattr(activation, '__name__', None)}. Build it with include_top=True."
+        )
+    return activation is keras.activations.linear
+
+
+def _transform(model, weights):
+    """Return the `ImageTransform`, and whether the model leaves normalising to it."""
+    layer = preprocess.preprocessing_layer(model)
+    if layer is not None:
+        if weights is not None:
+            raise ValueError(
+                "weights is for a model without a layer named `preprocessing`. "
+                f"Received: weights={weights!r}, and model {model.name!r}, which "
+                "normalises its own input. Leave weights out."
+            )
+        transform = ImageTransform(
+            layer.mean, layer.std, layer.interpolation, layer.crop_ratio
+        )
+        return transform, False
+    if weights is None:
+        raise ValueError(
+            "The exported model takes image files, and has to know how its weights "
+            f"expect them. Received: model {model.name!r} without a layer named "
+            "`preprocessing`, and weights=None. Name the tag of its weights, as in "
+            'weights="imagenet".'
+        )
+    return transform_of(weights), True
+
+
+def _labels(labels, classes):
+    source = "labels"
+    if labels is None:
+        labels = [str(index) for index in range(classes)]
+    elif isinstance(labels, str) and labels == "imagenet":
+        source = 'labels="imagenet"'
+        labels = [label for _, label in preprocess.imagenet_labels(classes)]
+    elif isinstance(labels, str) and labels in TAGS:
+        source = f"labels={labels!r}"
+        labels = [label for _, label in preprocess.weights_labels(labels)]
+    elif isinstance(labels, (str, os.PathLike)):
+        source = f"the file {os.fspath(labels)!r}"
+        labels = _read_labels(labels)
+    labels = [str(label) for label in labels]
+    if len(labels) != classes:
+        raise ValueError(
+            "labels must name each class of the model, in the order of its outputs. "
+            f"Received: {source} with {len(labels)} names, and a model of {classes} "
+            "classes."
+        )
+    for index, label in enumerate(labels):
+        if not label or "\n" in label:
+            raise ValueError(
+                "A label must be a line of text that is not empty. Received: "
+                f"{label!r} for class {index} in {source}."
+            )
+    return tuple(labels)
+
+
+def _read_labels(path):
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            "labels must be a list, the path of a UTF-8 text file with one name a "
+            'line, or a tag of the catalogue such as "imagenet". Received: '
+            f"{os.fspath(path)!r} ({error})."
+        ) from error

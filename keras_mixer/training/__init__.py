@@ -1,15 +1,10 @@
 """Training and evaluation of models, on one device or many."""
 
-from keras_mixer.training.evaluation import (
+from keras_mixer.training.fit import Preempted
+from keras_mixer.training.recipes import RECIPES, TrainConfig, default_recipe
+from keras_mixer.training.run import (
     Evaluation,
     Example,
-)
-from keras_mixer.training.recipes import (
-    RECIPES,
-    TrainConfig,
-    default_recipe,
-)
-from keras_mixer.training.run import (
     Training,
     evaluate,
     preview,
@@ -20,6 +15,7 @@ __all__ = [
     "RECIPES",
     "Evaluation",
     "Example",
+    "Preempted",
     "TrainConfig",
     "Training",
     "default_recipe",

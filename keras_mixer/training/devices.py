@@ -7,13 +7,21 @@ TensorFlow does in its own words, and makes `fit` work under all of them.
 import contextlib
 import dataclasses
 import json
+import math
 import os
+import pathlib
 
 import keras
 import tensorflow as tf
+from tensorflow.python.client import device_lib
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("auto", "single", "mirrored", "multi_worker", "tpu")
+# Where Linux says how much memory a container may use.
+_MEMORY_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 
 
 def set_precision(precision):
@@ -59,23 +67,60 @@ class Distribution:
         """Return the context to build and compile the model in."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
-    def check_batch(self, batch_size, parts=1):
-        """Raise a ValueError unless a batch splits evenly.
+    @property
+    def memory(self):
+        """Bytes of memory of all replicas; infinite where nobody can tell.
 
-        Args:
-            batch_size: Examples in a step, over all replicas.
-            parts: Parts that a replica computes its share in, one after the other.
+        Several workers have to come to the same answer, and do not ask each other.
         """
+        if self.num_workers > 1:
+            return math.inf
+        if tf.config.list_physical_devices("GPU"):
+            found = device_lib.list_local_devices()
+            limits = [d.memory_limit for d in found if d.device_type == "GPU"]
+            return min(limits) * self.replicas
+        limits = [math.inf]
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+        for path in _MEMORY_LIMITS:
+            with contextlib.suppress(OSError, ValueError):
+                limits.append(int(pathlib.Path(path).read_text()))
+        return min(limits)
+
+    def check(self, config):
+        """Raise a ValueError unless a `TrainConfig` can be trained here."""
+        parts = config.accumulation_steps
         shares = self.replicas * parts
-        if batch_size % shares:
-            below = batch_size // shares * shares
+        if config.batch_size % shares:
+            below = config.batch_size // shares * shares
             nearest = [str(n) for n in (below, below + shares) if n]
             raise ValueError(
                 "batch_size must be a multiple of the number of replicas times "
-                f"accumulation_steps. Received: batch_size={batch_size}, "
+                f"accumulation_steps. Received: batch_size={config.batch_size}, "
                 f"{self.replicas} replicas, accumulation_steps={parts}. "
                 f"The nearest that work: {' and '.join(nearest)}."
             )
+        if config.sam_rho and self.strategy is not None:
+            raise ValueError(
+                "sam_rho works on a single device. Received: "
+                f"sam_rho={config.sam_rho}, {self.replicas} replicas. "
+                "Use --strategy=single or --sam_rho=0."
+            )
+
+    def without_effect(self, config):
+        """Return sentences about settings of a `TrainConfig` that do nothing here."""
+        notes = []
+        if config.jit_compile and self.strategy is not None:
+            notes.append(
+                "jit_compile has no effect: XLA does not compile the sums over several "
+                "devices."
+            )
+        if (config.mixup or config.cutmix) and config.batch_size == self.num_workers:
+            notes.append(
+                "mixup and cutmix have no effect: they mix the examples of a batch, "
+                "which has only one."
+            )
+        return notes
 
     def distribute(self, dataset):
         """Give each of this worker's replicas its share of the worker's batches."""

@@ -1,55 +1,36 @@
-"""What the recipes ask of an optimizer and Keras does not have in one piece."""
+"""The model as it is trained: its loss, its optimizer, its steps."""
 
-import math
 import re
 
 import keras
 import tensorflow as tf
 from keras import ops
+from keras.optimizers import schedules
+
+from keras_mixer import models
+from keras_mixer.training.devices import MultiWorkerFit
 
 
-@keras.saving.register_keras_serializable("keras_mixer")
-class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """Warm up linearly from 0, then decay along a cosine or a line.
+class WarmUp(schedules.LearningRateSchedule):
+    """Rise to where another schedule begins, then follow that.
+
+    Keras' `CosineDecay` can warm up too, but wastes its first step at a rate of 0, and
+    its linear decay cannot.
 
     Args:
-        learning_rate: Rate at the end of the warm-up.
-        end_learning_rate: Rate at `total_steps`, and after.
-        warmup_steps: Optimizer steps of warm-up.
-        total_steps: Optimizer steps in all.
-        decay: `"cosine"` or `"linear"`.
+        steps: Optimizer steps of linear warm-up from 0.
+        decay: The schedule that follows.
     """
 
-    def __init__(
-        self, learning_rate, end_learning_rate, warmup_steps, total_steps, decay
-    ):
+    def __init__(self, steps, decay):
         super().__init__()
-        self.learning_rate = learning_rate
-        self.end_learning_rate = end_learning_rate
-        self.warmup_steps = warmup_steps
-        self.total_steps = total_steps
+        self.steps = steps
         self.decay = decay
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
-        warmup = self.learning_rate * (step + 1) / max(self.warmup_steps, 1)
-        length = max(self.total_steps - self.warmup_steps, 1)
-        done = ops.clip((step - self.warmup_steps) / length, 0.0, 1.0)
-        left = 1 - done
-        if self.decay == "cosine":
-            left = 0.5 * (1 + ops.cos(math.pi * done))
-        end = self.end_learning_rate
-        decayed = end + (self.learning_rate - end) * left
-        return ops.where(step < self.warmup_steps, warmup, decayed)
-
-    def get_config(self):
-        return {
-            "learning_rate": self.learning_rate,
-            "end_learning_rate": self.end_learning_rate,
-            "warmup_steps": self.warmup_steps,
-            "total_steps": self.total_steps,
-            "decay": self.decay,
-        }
+        rate = self.decay(ops.maximum(step - self.steps, 0.0))
+        return rate * ops.minimum((step + 1) / max(self.steps, 1), 1.0)
 
 
 def make_optimizer(config, model, total_steps):
@@ -63,15 +44,15 @@ def make_optimizer(config, model, total_steps):
     Returns:
         A `keras.optimizers.Optimizer`, not built yet.
     """
+    rate, end, steps = config.learning_rate, config.end_learning_rate, total_steps
+    steps -= config.warmup_steps
+    if config.decay == "cosine":
+        decay = schedules.CosineDecay(rate, steps, alpha=end / rate if rate else 0.0)
+    else:
+        decay = schedules.PolynomialDecay(rate, steps, end)
     common = {
-        "learning_rate": WarmupDecay(
-            config.learning_rate,
-            config.end_learning_rate,
-            config.warmup_steps,
-            total_steps,
-            config.decay,
-        ),
-        "weight_decay": config.weight_decay or None,
+        "learning_rate": WarmUp(config.warmup_steps, decay),
+        "weight_decay": config.weight_decay,
         "global_clipnorm": config.clip_norm or None,
         "use_ema": bool(config.ema_momentum),
         "ema_momentum": config.ema_momentum,
@@ -94,8 +75,9 @@ def make_optimizer(config, model, total_steps):
 class _Rated:
     """A learning rate of its own for each layer; goes before an optimizer class.
 
-    Clipping and weight decay are Keras' in fewer passes. Muon's own decay also fails
-    under `MirroredStrategy`, since it does not go through `update_step`.
+    Keras clips each replica's share of the gradient, so that R replicas let R times
+    the norm through; here their sum is clipped. Weight decay is Keras' in fewer
+    passes; Muon's own fails under `MirroredStrategy`.
     """
 
     def set_rates(self, model, layer_decay):
@@ -112,10 +94,16 @@ class _Rated:
                 self._rates[self._var_key(variable)] = layer_decay**distance
 
     def _clip_gradients(self, grads):
-        if not self.global_clipnorm:
-            return grads
-        clipped, _ = tf.clip_by_global_norm(grads, self.global_clipnorm)
-        return clipped
+        """Return a replica's share of the gradient as it is; the sum is clipped."""
+        return grads
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        grads, variables = zip(
+            *super()._all_reduce_sum_gradients(grads_and_vars), strict=True
+        )
+        if self.global_clipnorm:
+            grads, _ = tf.clip_by_global_norm(grads, self.global_clipnorm)
+        return list(zip(grads, variables, strict=True))
 
     def _apply_weight_decay(self, variables):
         """Do nothing: `update_step` does it."""
@@ -178,9 +166,8 @@ class RatedMuon(_Rated, keras.optimizers.Muon):
 class AccumulatedStep:
     """Computes a batch in parts, one after the other; goes before `keras.Model`.
 
-    Keras' `gradient_accumulation_steps` cannot be used under `MirroredStrategy`: it
-    puts the update, where replicas meet, into a branch. Here it is the sum of the
-    parts' gradients that branches, and an update is a step.
+    With Keras' `gradient_accumulation_steps` the schedule and the moving average count
+    the parts as steps, and it fails under `MirroredStrategy`. Here an update is a step.
     """
 
     accumulation_steps = 1
@@ -250,3 +237,111 @@ def _note_loss(model, loss, y):
     # compute_loss gives a replica's share of the loss.
     loss = loss * model.distribute_strategy.num_replicas_in_sync
     model.metrics[0].update_state(loss, sample_weight=tf.shape(y)[0])
+
+
+def build_model(config, classes):
+    """Build the model of a `TrainConfig`, which returns logits.
+
+    Args:
+        config: A `TrainConfig`.
+        classes: Number of classes.
+
+    Returns:
+        A Functional `keras.Model`, under the global dtype policy.
+
+    Raises:
+        ValueError: If the weights or the image size do not fit the model.
+    """
+    side = config.image_size or models.VARIANTS[config.model].image_size
+    model = getattr(models, config.model)(
+        weights=config.weights,
+        classes=classes,
+        input_shape=(side, side, 3),
+        classifier_activation=None,
+        dropout_rate=config.dropout_rate,
+        stochastic_depth_rate=config.stochastic_depth_rate,
+    )
+    if config.eval_crop:
+        # The saved model says how its images are to be prepared.
+        model.get_layer("preprocessing").crop_ratio = config.eval_crop
+    head = model.get_layer("head")
+    if config.head_bias:
+        head.bias.assign(ops.full(head.bias.shape, config.head_bias))
+    if config.freeze_backbone:
+        for layer in model.layers:
+            layer.trainable = layer is head
+    return model
+
+
+def _sigmoid_loss(labels, logits):
+    # The sum over the classes, as big_vision has it; Keras' own is their mean.
+    return ops.sum(ops.binary_crossentropy(labels, logits, from_logits=True), -1)
+
+
+def _softmax_loss(labels, logits):
+    return ops.categorical_crossentropy(labels, logits, from_logits=True)
+
+
+_LOSSES = {"softmax": _softmax_loss, "sigmoid": _sigmoid_loss}
+
+
+def make_trainer(config, where, model, total_steps):
+    """Compile a model so that its `fit` does what a configuration asks for.
+
+    Args:
+        config: A `TrainConfig`.
+        where: A `Distribution`, in whose scope this is called.
+        model: What `build_model` returned; its layers are shared.
+        total_steps: Optimizer steps in all.
+
+    Returns:
+        The compiled `keras.Model`, with its optimizer built; the optimizer without a
+        loss-scaling one around it; and the metrics.
+    """
+    bases = [keras.Model]
+    if config.sam_rho:
+        bases.insert(0, SharpnessAwareStep)
+    if config.accumulation_steps > 1:
+        bases.insert(0, AccumulatedStep)
+    if where.num_workers > 1:
+        bases.insert(0, MultiWorkerFit)
+    trainer = type("Trainer", tuple(bases), {})(model.inputs, model.outputs)
+    trainer.sam_rho = config.sam_rho
+    trainer.accumulation_steps = config.accumulation_steps
+    optimizer = make_optimizer(config, model, total_steps)
+    classes = model.output_shape[-1]
+    metrics = [
+        keras.metrics.CategoricalAccuracy(name="accuracy"),
+        keras.metrics.TopKCategoricalAccuracy(min(5, classes), name="top5_accuracy"),
+    ]
+    trainer.compile(
+        optimizer,
+        _LOSSES[config.loss],
+        weighted_metrics=metrics,
+        # XLA does not compile the sums over several devices.
+        jit_compile=config.jit_compile and where.strategy is None,
+    )
+    # Keras may have put a loss-scaling optimizer around it.
+    trainer.optimizer.build(model.trainable_variables)
+    return trainer, optimizer, metrics
+
+
+def inference_copy(model, loss):
+    """Copy a model that returns logits to one that returns scores, in float32.
+
+    Args:
+        model: What `build_model` returned.
+        loss: The loss of the `TrainConfig`, which is also the head's activation.
+
+    Returns:
+        A Functional `keras.Model` of fresh weights.
+    """
+
+    def copy(layer):
+        config = layer.get_config()
+        config["dtype"] = "float32"
+        if layer.name == "head":
+            config["activation"] = loss
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(model, clone_function=copy)

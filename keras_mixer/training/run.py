@@ -1,4 +1,4 @@
-"""Train a model: `model.fit` on the batches of `data`, restartable at any step."""
+"""The functions of the library: train, preview, evaluate."""
 
 import contextlib
 import dataclasses
@@ -7,47 +7,67 @@ import os
 import pathlib
 import signal
 import threading
+import time
 from typing import Any
 
+import filelock
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
-from keras_mixer.data import batches, sources
-from keras_mixer.data.splits import Source
+from keras_mixer import data
+from keras_mixer.data.batches import LABEL_RULE
+from keras_mixer.data.splits import IndexedSplit, StreamSplit
 from keras_mixer.training import devices
-from keras_mixer.training.evaluation import (
-    Evaluation,
-    check_classes,
-    evaluate,
-    published_figures,
-)
-from keras_mixer.training.recipes import RECIPES, TrainConfig, default_recipe
-from keras_mixer.training.runs import Run
-from keras_mixer.training.trainer import build_model
-from keras_mixer.training.watching import Preempted
-from keras_mixer.weights import written_whole
+from keras_mixer.training.fit import Run, write_text
+from keras_mixer.training.optimizers import build_model
+from keras_mixer.training.recipes import TrainConfig
 
-__all__ = [
-    "RECIPES",
-    "RESUME_ME",
-    "Evaluation",
-    "Preempted",
-    "TrainConfig",
-    "Training",
-    "check_classes",
-    "default_recipe",
-    "evaluate",
-    "open_split",
-    "preview",
-    "published_figures",
-    "train",
-]
+# Examples kept for a sheet of predictions, and how many of them may be wrong ones.
+_SHOWN, _SHOWN_WRONG = 48, 12
 
-open_split = sources.open_split
 
-# EX_TEMPFAIL of sysexits.h, "temporary failure": try the same command again.
-RESUME_ME = 75
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """An image, and what the model made of it.
+
+    Attributes:
+        image: uint8 pixels, `(height, width, 3)`.
+        label: Number of the true class.
+        prediction: Number of the best class.
+        score: The score of the best class, in [0, 1].
+    """
+
+    image: np.ndarray
+    label: int
+    prediction: int
+    score: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        top1: Share of the examples whose class has the best score.
+        top5: Share of the examples whose class is among the best five.
+        loss: Mean cross-entropy, in nats.
+        examples: Number of examples.
+        images_per_second: Speed from file to score.
+        labels: Class numbers, `(examples,)`.
+        predictions: Numbers of the best classes, `(examples,)`.
+        shown: Some `Example`s, right and wrong, in stored order.
+    """
+
+    top1: float
+    top5: float
+    loss: float
+    examples: int
+    images_per_second: float
+    labels: np.ndarray
+    predictions: np.ndarray
+    shown: tuple[Example, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,14 +76,14 @@ class Training:
 
     Attributes:
         model: The inference model of the kept weights, in float32.
-        source: The data set, a `sources.Source`.
+        source: The data set, a `keras_mixer.data.Source`.
         history: One dict of figures for each epoch.
         evaluation: The `Evaluation` of the model on the test split.
         report: What `report.json` says.
     """
 
     model: keras.Model
-    source: Source
+    source: data.Source
     history: list[dict[str, Any]]
     evaluation: Evaluation
     report: dict[str, Any]
@@ -79,7 +99,7 @@ def train(config: TrainConfig, output_dir: str | os.PathLike[str]) -> Training |
     Args:
         config: A `TrainConfig`.
         output_dir: The folder of the run, which all workers must see. One that holds
-            another run's checkpoint is refused.
+            another run's checkpoint is refused, and one that another process trains in.
 
     Returns:
         A `Training`; `None` in the workers of several that are not the first.
@@ -96,38 +116,109 @@ def train(config: TrainConfig, output_dir: str | os.PathLike[str]) -> Training |
         )
     # First of all: several workers have to agree before TensorFlow does anything.
     where = devices.make_distribution(config.strategy)
-    where.check_batch(config.batch_size, config.accumulation_steps)
-    if config.sam_rho and where.strategy is not None:
-        raise ValueError(
-            "sam_rho works on a single device. Received: "
-            f"sam_rho={config.sam_rho}, {where.replicas} replicas. "
-            "Use --strategy=single or --sam_rho=0."
-        )
+    folder = pathlib.Path(output_dir)
+    with _locked(folder) if where.is_chief else contextlib.nullcontext():
+        run = _begin(config, folder, where)
+        with _sigterm_noted() as run.stop:
+            try:
+                run.fit()
+            except tf.errors.InvalidArgumentError as error:
+                if LABEL_RULE not in str(error):
+                    raise
+                raise ValueError(
+                    f"{LABEL_RULE} {len(run.source.class_names)}). Received: "
+                    f"others in {run.source.name}. A split without labels, as the test "
+                    "split of many data sets is, cannot be used: name another by "
+                    "--test_split."
+                ) from error
+        return _finish(run) if where.is_chief else None
+
+
+def _begin(config, folder, where):
+    """Open the data, build the model, and go on where the folder's run stopped."""
     devices.set_precision(config.precision)
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     source = _open_source(config)
-    run = Run(config, pathlib.Path(output_dir), where, source)
+    examples = source.splits["train"].size
+    resumes = (folder / "checkpoint.npz").exists()
+    asked = config
+    if resumes:
+        config = _continued(config, folder)
+    else:
+        shares = where.replicas * config.accumulation_steps
+        config = config.fitted(examples, shares, where.memory)
+    where.check(config)
+    run = Run(config, folder, where, source)
     if where.is_chief:
         sizes = ", ".join(f"{split.size} {n}" for n, split in source.splits.items())
         print(
             f"{source.name}: {sizes} images of {len(source.class_names)} classes; "
             f"{run.epoch_steps} steps an epoch, {run.total_steps} in all."
         )
-    run.resume()
-    with _sigterm_noted() as run.stop:
-        try:
-            run.fit()
-        except tf.errors.InvalidArgumentError as error:
-            if batches.LABEL_RULE not in str(error):
-                raise
-            raise ValueError(
-                f"{batches.LABEL_RULE} {len(source.class_names)}). Received: others in "
-                f"{source.name}. A split without labels, as the test split of many "
-                "data sets is, cannot be used: name another by --test_split."
-            ) from error
-    return _finish(run) if where.is_chief else None
+        if config != asked:
+            print(
+                f"Chosen for these examples and {where.memory / 1e9:.0f} GB of memory: "
+                f"batch_size={config.batch_size}, warmup_steps={config.warmup_steps}."
+            )
+        for note in where.without_effect(config):
+            print(note)
+    if resumes:
+        run.resume()
+    elif where.is_chief:
+        write_text(folder / "config.json", config.to_json())
+    return run
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Keep other processes out of the folder of a run; make it if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(
+            "An output_dir takes one run at a time. Received: "
+            f"{folder}, where another process trains. Use another --output_dir."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _continued(config, folder):
+    """Return a configuration as the run in a folder began with it, or refuse it."""
+    path = folder / "config.json"
+    try:
+        before = TrainConfig.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error} ({path}) {_ANEW}") from error
+    for name, to_choose in [("batch_size", 0), ("warmup_steps", -1)]:
+        if getattr(config, name) == to_choose:
+            chosen = getattr(before, name)
+            config = dataclasses.replace(config, **{name: chosen})
+    then, now = dataclasses.asdict(before), dataclasses.asdict(config)
+    differing = [
+        f"{name}={then[name]} before, {name}={value} now"
+        for name, value in now.items()
+        if then[name] != value and name not in _FREE_FIELDS
+    ]
+    if differing:
+        raise ValueError(
+            "A run resumes with the configuration that it began with. Received: "
+            f"{'; '.join(differing)} ({path}). {_ANEW}"
+        )
+    return config
+
+
+_ANEW = "Use another --output_dir, or delete that one to start anew."
+# What may change between two parts of a run.
+_FREE_FIELDS = frozenset(
+    ("strategy", "jit_compile", "checkpoint_minutes", "checkpoint_steps", "data_dir")
+)
 
 
 def preview(
@@ -146,8 +237,8 @@ def preview(
     source = _open_source(config)
     model = build_model(config, len(source.class_names))
     split = source.splits["train"]
-    batch_size = min(config.batch_size, split.size)
-    stream = batches.training_batches(
+    batch_size = min(config.batch_size or count, split.size)
+    stream = data.training_batches(
         split,
         config,
         transform=model.get_layer("preprocessing"),
@@ -162,16 +253,7 @@ def preview(
 
 
 def _open_source(config):
-    source = sources.open_source(
-        config.dataset,
-        data_dir=config.data_dir,
-        val_fraction=config.val_fraction,
-        splits={
-            "train": config.train_split,
-            "val": config.val_split,
-            "test": config.test_split,
-        },
-    )
+    source = data.open_source(config.dataset, **config.source_settings)
     for note in source.notes:
         print(note)
     return source
@@ -193,7 +275,7 @@ def _sigterm_noted():
 
 
 def _finish(run):
-    model = keras.saving.load_model(run.output_dir / "model.keras")
+    model = keras.saving.load_model(run.folder / "model.keras")
     evaluation = evaluate(
         model,
         run.source.splits["test"],
@@ -217,6 +299,74 @@ def _finish(run):
         "config": dataclasses.asdict(run.config),
     }
     text = json.dumps(report, indent=2) + "\n"
-    with written_whole(run.output_dir / "report.json") as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(run.folder / "report.json", text)
     return Training(model, run.source, run.history, evaluation, report)
+
+
+def evaluate(
+    model: keras.Model,
+    split: IndexedSplit | StreamSplit,
+    *,
+    batch_size: int = 64,
+    verbose: int = 0,
+) -> Evaluation:
+    """Evaluate a model on a split of a data set.
+
+    Images are cropped as the model's layer `preprocessing` says.
+
+    Args:
+        model: A classifier of this package, which returns softmax scores.
+        split: A split of a `sources.Source`, of as many classes.
+        batch_size: Images in a batch.
+        verbose: 1 for a progress bar, 0 for none.
+
+    Returns:
+        An `Evaluation`.
+    """
+    image_size = model.input_shape[1:3]
+    batch_size = min(batch_size, split.size)
+    stream = data.evaluation_batches(
+        split,
+        transform=model.get_layer("preprocessing"),
+        image_size=image_size,
+        classes=model.output_shape[-1],
+        batch_size=batch_size,
+    )
+    bar = keras.utils.Progbar(-(-split.size // batch_size), verbose=verbose)
+    truths, found, in_top5, losses = [], [], [], []
+    shown: dict[bool, list] = {True: [], False: []}
+    # The first call compiles, which is not counted.
+    model.predict_on_batch(np.zeros((batch_size, *image_size, 3)))
+    started = time.monotonic()
+    for number, (images, one_hot, weights) in enumerate(stream, 1):
+        count = int(np.count_nonzero(weights))
+        images = images.numpy()
+        truth = np.argmax(one_hot, -1)[:count]
+        scores = ops.convert_to_numpy(model.predict_on_batch(images))[:count]
+        best = np.argsort(-scores, axis=-1, kind="stable")[:, :5]
+        truths.append(truth)
+        found.append(best[:, 0])
+        in_top5.append((best == truth[:, None]).any(-1))
+        losses.append(-np.log(np.maximum(scores[np.arange(count), truth], 1e-12)))
+        for i in range(count):
+            right = bool(best[i, 0] == truth[i])
+            if len(shown[right]) < (_SHOWN if right else _SHOWN_WRONG):
+                position = (number, i)
+                pixels = np.round(images[i]).astype("uint8")
+                score = float(scores[i, best[i, 0]])
+                example = Example(pixels, int(truth[i]), int(best[i, 0]), score)
+                shown[right].append((position, example))
+        bar.update(number)
+    seconds = time.monotonic() - started
+    labels, predictions = np.concatenate(truths), np.concatenate(found)
+    sheet = shown[False] + shown[True][: _SHOWN - len(shown[False])]
+    return Evaluation(
+        top1=float(np.mean(labels == predictions)),
+        top5=float(np.mean(np.concatenate(in_top5))),
+        loss=float(np.mean(np.concatenate(losses))),
+        examples=len(labels),
+        images_per_second=len(labels) / seconds,
+        labels=labels,
+        predictions=predictions,
+        shown=tuple(example for _, example in sorted(sheet, key=lambda pair: pair[0])),
+    )

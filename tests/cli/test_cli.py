@@ -141,7 +141,7 @@ def test_weights_lists_the_catalogue():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["pedict"], "must be one of predict, port, weights, train, evaluate"),
+        (["pedict"], "must be one of evaluate, export, port, predict, "),
         (["predict"], "at least one image"),
         (["predict", "a.jpg", "--model=MlpMixer"], "must be one of MlpMixerS32"),
         (["predict", "a.jpg", "--weights=imagnet"], "tags of MlpMixerB16: imagenet,"),

@@ -134,6 +134,18 @@ def test_rest_classify(server, files, answers):
         np.testing.assert_allclose(scores, expected["top_k_scores"], atol=1e-6)
 
 
+def test_rest_classify_joins_each_example_to_the_context(server, files, answers):
+    document = {
+        "signature_name": "classify",
+        "context": {"image": b64(next(iter(files.values())))},
+        "examples": [{}, {"size": 3}],
+    }
+    response = server.predict(document, ":classify")
+    assert response.status_code == 200, response.text
+    for pairs in response.json()["results"]:
+        assert [label for label, _ in pairs] == answers[0]["top_k_labels"]
+
+
 @pytest.mark.parametrize(
     "document, sentence",
     [

@@ -220,4 +220,4 @@ def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
         ([tmp_path / "dense.keras", tmp_path / "m"], "(batch, height, width, 3)"),
     ]:
         assert sentence in refused(run("export", *arguments))
-    assert publishing.versions(tmp_path / "m") == []
+    assert publishing.versions(tmp_path / "m") == {}

@@ -1,10 +1,10 @@
 """The local server among hostile, slow and broken clients, and its graceful end."""
 
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import socket
-import subprocess
 import time
 
 import grpc
@@ -14,21 +14,28 @@ import requests
 import serving_support
 import test_conformance_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from program import PROGRAM
+from program import keras_mixer_main
 from serving_support import b64, running_server
-from tensorflow_serving.apis import prediction_service_pb2_grpc
+from tensorflow_serving.apis import (
+    classification_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 
 @pytest.fixture(scope="module")
 def strict_server(exported, tmp_path_factory):
-    """A server with a small limit and a short patience."""
+    """A server with small limits and a short patience."""
     with running_server(
         tmp_path_factory.mktemp("strict"),
         exported,
         "--max_body_bytes=5000000",
         "--timeout_seconds=2",
+        max_files=200,
     ) as server:
         yield server
+        server.process.terminate()
+        assert server.process.wait(60) == 0
 
 
 @pytest.fixture
@@ -98,6 +105,33 @@ def test_server_does_not_wait_for_slow_clients(strict_server, address, files):
         connection.close()
 
 
+@pytest.mark.parametrize(
+    "begun, answer",
+    [
+        (b"POST /v1/mo", b""),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 4"),
+    ],
+    ids=["head", "body"],
+)
+def test_server_can_be_reached_among_300_half_sent_requests(
+    strict_server, address, files, begun, answer
+):
+    """It may have 200 connections open, and nobody waits for its patience to end."""
+    half_sent = []
+    for _ in range(300):
+        half_sent.append(socket.create_connection(address, timeout=20))
+        # Some of the first are closed by now.
+        with contextlib.suppress(OSError):
+            half_sent[-1].sendall(begun)
+    start = time.monotonic()
+    assert strict_server.ask(files["cat"])[0]["valid"]
+    assert time.monotonic() - start < 10
+    received = half_sent[-1].recv(10)
+    assert received == answer
+    for connection in half_sent:
+        connection.close()
+
+
 def test_server_outlives_clients_that_leave(strict_server, address, files):
     body = json.dumps({"instances": [b64(file) for file in files.values()]}).encode()
     for sent in (0, 1, len(body) // 2, len(body)):
@@ -143,12 +177,92 @@ def test_server_refuses_what_it_does_not_offer(strict_server, method, path, stat
     assert response.status_code == status, response.text
 
 
-def test_server_refuses_deep_json(strict_server):
-    response = requests.post(
-        f"{strict_server.model_url}:predict", data="[" * 1_000_000, timeout=60
-    )
-    assert response.status_code == 400
-    assert "JSON Parse error" in response.json()["error"]
+@pytest.mark.parametrize("method", ["predict", "classify"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 1_000_000,
+        '{"instances": %s}' % ("[" * 900 + "]" * 900),
+        '{"signature_name": "images", "instances": %s}' % ("[" * 900 + "]" * 900),
+        r'{"instances": ["\ud800"]}',
+        r'{"signature_name": "\ud800", "instances": ["x"], "examples": [{}]}',
+        r'{"signature_name": "classify", "examples": [{"\ud800": "x"}]}',
+        r'{"signature_name": "classify", "examples": [{"image": "\ud800"}]}',
+        '{"instances": %s}' % ("9" * 5000),
+    ],
+    ids=lambda body: f"{body[:40]}...",
+)
+def test_server_refuses_json_that_no_tensor_has(strict_server, method, body):
+    url = f"{strict_server.model_url}:{method}"
+    response = requests.post(url, data=body, timeout=60)
+    assert response.status_code == 400, response.text
+    assert len(response.json()["error"]) > 10
+
+
+def declaring(server, signature_name, input_name, dtype, shape):
+    """A request of a few bytes with a tensor that declares a shape."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = server.model
+    request.model_spec.signature_name = signature_name
+    tensor = request.inputs[input_name]
+    tensor.dtype = dtype
+    for size in shape:
+        tensor.tensor_shape.dim.add(size=size)
+    tensor.float_val.append(1.0)
+    return request
+
+
+STRING, FLOAT, NONE = 7, 1, 99
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (("", "image_bytes", STRING, [2**28]), "size 268435456 is larger"),
+        (("", "image_bytes", STRING, [2**44]), "size 17592186044416 is larger"),
+        (("images", "images", FLOAT, [2**28]), "must have the shape"),
+        (("images", "images", FLOAT, [2**44, 24, 24, 3]), "is larger than maximum"),
+        (("images", "images", FLOAT, [-1, 24, 24, 3]), "is not a tensor"),
+        (("images", "images", NONE, [1, 24, 24, 3]), "is not a tensor"),
+    ],
+    ids=str,
+)
+def test_server_makes_nothing_of_a_size_that_is_only_declared(
+    strict_server, arguments, sentence
+):
+    process = psutil.Process(strict_server.process.pid)
+    before = process.memory_info().rss
+    with grpc.insecure_channel(strict_server.grpc) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match=sentence) as raised:
+            stub.Predict(declaring(strict_server, *arguments), 60)
+    assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert process.memory_info().rss - before < 100_000_000
+
+
+@pytest.mark.parametrize(
+    "count, context_bytes, sentence",
+    [(1500, 1_000_000, "size 1500 is larger"), (30, 4_000_000, "at most 67108864")],
+)
+def test_server_copies_no_large_context_for_each_example(
+    strict_server, count, context_bytes, sentence
+):
+    process = psutil.Process(strict_server.process.pid)
+    before = process.memory_info().rss
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name = strict_server.model
+    request.model_spec.signature_name = "classify"
+    examples = request.input.example_list_with_context
+    shared = examples.context.features.feature["shared"]
+    shared.bytes_list.value.append(b"x" * context_bytes)
+    for _ in range(count):
+        examples.examples.add()
+    with grpc.insecure_channel(strict_server.grpc) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        with pytest.raises(grpc.RpcError, match=sentence) as raised:
+            stub.Classify(request, 60)
+    assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert process.memory_info().rss - before < 100_000_000
 
 
 def test_server_counts_no_made_up_models(strict_server):
@@ -199,11 +313,7 @@ def test_server_says_in_a_line_what_is_wrong_with_its_flags(
         "serve takes the folder": [exported, "--model_config_file=some"],
     }
     for sentence, flags in cases.items():
-        finished = subprocess.run(
-            [PROGRAM, "serve", *map(str, flags)],
-            capture_output=True,
-            text=True,
-        )
+        finished = keras_mixer_main("serve", *flags)
         assert finished.returncode == 1
         assert sentence in finished.stderr
         assert finished.stderr.count("\n") == 1, finished.stderr

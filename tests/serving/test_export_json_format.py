@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from keras_mixer.serving.server import json_format
@@ -97,18 +96,15 @@ def test_parse_object_refused(body, message):
         json_format.parse_object(body)
 
 
-def test_classify_examples_share_their_context():
+def test_classify_examples_and_what_they_share():
     document = {
         "context": {"size": 3},
         "examples": [{"image": {"b64": "AP8="}}, {"image": "a", "weight": [1.5, 2.5]}],
     }
-    first, second = map(
-        tf.train.Example.FromString, json_format.classify_examples(document)
-    )
+    (first, second), context = json_format.classify_examples(document)
     assert first.features.feature["image"].bytes_list.value == [b"\x00\xff"]
     assert second.features.feature["weight"].float_list.value == [1.5, 2.5]
-    for example in (first, second):
-        assert example.features.feature["size"].int64_list.value == [3]
+    assert context.features.feature["size"].int64_list.value == [3]
 
 
 def test_predict_response_tells_text_from_bytes():

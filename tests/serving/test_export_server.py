@@ -70,14 +70,14 @@ def load_test(*arguments):
 KILLED_EXPORTS = """
 import os, pathlib, signal, sys
 sys.path.insert(0, sys.argv[2])
-from keras_mixer.serving import model_card, publishing, export, signatures, warm_up
+from keras_mixer.serving import publishing, export, signatures, warm_up
 from tensorflow.python.lib.io import file_io
 import serving_support
 
 MOMENTS = {
     "tracing": (signatures.Classifier, "signatures"),
     "between variables and graph": (file_io, "atomic_write_string_to_file"),
-    "between graph and card": (model_card, "write"),
+    "between graph and card": (export, "_write_card"),
     "among warm-up requests": (warm_up, "_prediction_log"),
     "before flushing": (publishing, "_flush"),
     "before renaming": (pathlib.Path, "rename"),

@@ -22,9 +22,10 @@ def test_new_version_counts_from_the_highest(tmp_path):
     base_dir = tmp_path / "new" / "model"
     assert publish(base_dir).name == "1"
     assert publish(base_dir, 9).name == "9"
-    (base_dir / "012x").mkdir()
+    for name in ("012x", "9" * 23):
+        (base_dir / name).mkdir()
     assert publish(base_dir).name == "10"
-    assert names(base_dir) == ["012x", "1", "10", "9"]
+    assert names(base_dir) == ["012x", "1", "10", "9", "9" * 23]
     assert (base_dir / "10" / "file").read_text() == "whole"
 
 
@@ -32,8 +33,8 @@ def test_new_version_shows_nothing_before_the_end(tmp_path):
     with publishing.new_version(tmp_path) as (directory, target):
         (directory / "file").write_text("half")
         assert not target.exists()
-        assert publishing.versions(tmp_path) == []
-    assert publishing.versions(tmp_path) == [1]
+        assert publishing.versions(tmp_path) == {}
+    assert publishing.versions(tmp_path) == {1: tmp_path / "1"}
 
 
 def test_new_version_leaves_nothing_when_the_writer_fails(tmp_path):
@@ -63,7 +64,7 @@ def test_new_version_that_another_took_meanwhile(tmp_path):
     assert (tmp_path / "1" / "file").read_text() == "whole"
 
 
-@pytest.mark.parametrize("version", [0, -1, 1.5, "2", True])
+@pytest.mark.parametrize("version", [0, -1, 1.5, "2", True, 2**63])
 def test_new_version_refuses_what_is_no_positive_integer(tmp_path, version):
     with pytest.raises(ValueError, match="version must be a positive integer"):
         publish(tmp_path, version)

@@ -9,16 +9,14 @@ import tensorflow as tf
 from serving_support import random_model
 from tensorflow.python.util import _pywrap_util_port
 
-from keras_mixer.serving import export, served_layers
+from keras_mixer.serving import export, fused
 
 tf1 = tf.compat.v1
 
 
 def served_copy(layer, **config):
     """The served layer of a built one, with its weights."""
-    copied = served_layers.served_class(layer).from_config(
-        {**layer.get_config(), **config}
-    )
+    copied = fused.served_class(layer).from_config({**layer.get_config(), **config})
     copied.build(layer.input.shape)
     copied.set_weights(layer.get_weights())
     return copied
@@ -37,7 +35,7 @@ def randomised(layer, shape, seed=0):
 def test_fused_layer_normalization_gives_keras_numbers(batch, shape):
     layer = randomised(keras.layers.LayerNormalization(epsilon=1e-6), shape)
     served = served_copy(layer)
-    assert type(served) is served_layers.FusedLayerNormalization
+    assert type(served) is fused.FusedLayerNormalization
     x = np.random.default_rng(1).normal(3, 2, (batch, *shape)).astype("float32")
     np.testing.assert_allclose(served(x), layer(x), atol=1e-5)
 
@@ -57,7 +55,7 @@ def test_fused_layer_normalization_in_bfloat16():
 )
 def test_served_class_leaves_other_normalisations_alone(options):
     layer = randomised(keras.layers.LayerNormalization(**options), (5, 9))
-    assert served_layers.served_class(layer) is keras.layers.LayerNormalization
+    assert fused.served_class(layer) is keras.layers.LayerNormalization
 
 
 def kernels_of(version):

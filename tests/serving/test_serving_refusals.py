@@ -1,5 +1,9 @@
 """`export_saved_model`: what it refuses, in which words."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import pytest
 from serving_support import LABELS, random_model
@@ -24,7 +28,10 @@ REFUSED = {
     "top_k zero": ({"top_k": 0}, r"top_k must be from 1 .*top_k=0.*7 classes"),
     "top_k large": ({"top_k": 8}, r"top_k must be from 1 .*top_k=8.*7 classes"),
     "top_k real": ({"top_k": 2.5}, r"top_k must be an integer. Received: top_k=2.5"),
-    "version": ({"version": 0}, r"version must be a positive integer or None"),
+    "version": (
+        {"version": 0},
+        r"version must be a positive integer of at most 63 bits",
+    ),
     "precision": ({"precision": "float16"}, r"one of float32, bfloat16.*'float16'"),
     "keep": ({"keep": 0}, r"keep must be a positive integer or None.*keep=0"),
     "batch sizes": ({"batch_sizes": (4, 2)}, r"ascend.*batch_sizes=\(4, 2\)"),
@@ -41,7 +48,38 @@ def test_export_saved_model_refuses(tmp_path, model, case):
     options, message = REFUSED[case]
     with pytest.raises(ValueError, match=message):
         export.export_saved_model(model, tmp_path / "m", **{"top_k": 3} | options)
-    assert publishing.versions(tmp_path / "m") == []
+    assert publishing.versions(tmp_path / "m") == {}
+
+
+@pytest.mark.parametrize("name", ["mixer.onnx", "mixer.tflite", "mixer.xml"])
+def test_export_saved_model_refuses_the_names_of_other_formats(tmp_path, model, name):
+    with pytest.raises(ValueError, match=r"folder of a SavedModel's versions.*" + name):
+        export.export_saved_model(model, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_saved_model_refuses_a_quantized_model(tmp_path):
+    quantized = random_model()
+    quantized.quantize("int8")
+    with pytest.raises(ValueError, match=r"as after model.quantize\(\). Export"):
+        export.export_saved_model(quantized, tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_saved_model_refuses_other_backends():
+    program = (
+        "import keras_mixer as k\n"
+        "m = k.MlpMixer(4, 1, 4, 4, 8, input_shape=(16, 16, 3), classes=2)\n"
+        "try: k.export_saved_model(m, 'never')\n"
+        "except ValueError as error: print(error)"
+    )
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+    )
+    assert "Received: the backend jax. Save the model" in finished.stdout
 
 
 def test_export_saved_model_refuses_a_version_that_exists(tmp_path, model):

@@ -138,18 +138,22 @@ def example(file):
 
 
 @contextlib.contextmanager
-def running_server(directory, *flags):
+def running_server(directory, *flags, max_files=None):
     """Start `keras-mixer serve` on free ports, wait for it, and stop it at last.
 
     Args:
         directory: `pathlib.Path` for its log.
         *flags: Its arguments.
+        max_files: How many files and connections it may have open.
 
     Yields:
         A `Server`.
     """
     log_path = directory / f"server-{time.monotonic_ns()}.log"
     command = [PROGRAM, "serve", "--port=0", "--grpc_port=0", *map(str, flags)]
+    if max_files is not None:
+        limits = f'ulimit -n {max_files}; exec "$@"'
+        command = ["sh", "-c", limits, "sh", *command]
     with open(log_path, "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from keras_mixer import models
 from keras_mixer.models import mixer
 
 _SIZES = {
@@ -16,4 +17,6 @@ _SIZES = {
 mixer.VARIANTS["MlpMixerTiny"] = dataclasses.replace(
     mixer.VARIANTS["MlpMixerNano4"], image_size=16, **_SIZES
 )
-mixer.MlpMixerTiny = functools.partial(mixer.MlpMixer, **_SIZES, name="MlpMixerTiny")
+mixer.MlpMixerTiny = models.MlpMixerTiny = functools.partial(
+    mixer.MlpMixer, **_SIZES, name="MlpMixerTiny"
+)

@@ -2,23 +2,25 @@
 
     python training_child.py SETTINGS FOLDER [SETTINGS FOLDER]...
 
-SETTINGS is JSON of fields of TrainConfig. With LOGICAL_DEVICES=n the processor counts
-as n devices. With ANNOUNCE=1 each step prints its number, and waits, for a test to
-interrupt the process there.
+SETTINGS is JSON of fields of TrainConfig, and of `stop_at`: after that many steps the
+process sends itself SIGTERM, or, if the number is negative, says so and waits for a
+line. Stopped by SIGTERM, it goes on to the next pair. With LOGICAL_DEVICES=n the
+processor counts as n devices.
 """
 
 import dataclasses
 import json
 import os
+import signal
 import sys
-import time
 
 import tensorflow as tf
 import tiny_variant  # noqa: F401
 
 from keras_mixer import training
-from keras_mixer.training import watching
+from keras_mixer.training import fit
 
+# Without keras-cv, which takes seconds to import and to trace.
 SMALL = dataclasses.replace(
     training.RECIPES["digits"],
     model="MlpMixerTiny",
@@ -28,6 +30,9 @@ SMALL = dataclasses.replace(
     warmup_steps=3,
     ema_momentum=0.0,
     val_fraction=0.1,
+    shift=0.0,
+    rotation=0.0,
+    crop_scale=0.5,
     deterministic=False,
     strategy="single",
 )
@@ -37,15 +42,20 @@ def run(settings, folder):
     return training.train(dataclasses.replace(SMALL, **settings), folder)
 
 
-def announce_steps():
-    original = watching.Watch.on_train_batch_end
+def stop_at(step):
+    """Let the next run be stopped at a step."""
+    original = fit.Run.on_train_batch_begin
 
-    def announced(self, batch, logs=None):
-        original(self, batch, logs)
-        print(f"step {self.run.step}", flush=True)
-        time.sleep(0.2)
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.step == abs(step):
+            fit.Run.on_train_batch_begin = original
+            if step > 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            else:
+                print(f"step {self.step}", flush=True)
+                sys.stdin.readline()
 
-    watching.Watch.on_train_batch_end = announced
+    fit.Run.on_train_batch_begin = on_train_batch_begin
 
 
 def main():
@@ -54,13 +64,14 @@ def main():
             tf.config.list_physical_devices("CPU")[0],
             [tf.config.LogicalDeviceConfiguration()] * devices,
         )
-    if os.environ.get("ANNOUNCE"):
-        announce_steps()
     for settings, folder in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
+        settings = json.loads(settings)
+        if step := settings.pop("stop_at", 0):
+            stop_at(step)
         try:
-            run(json.loads(settings), folder)
-        except watching.Preempted:
-            sys.exit(training.run.RESUME_ME)
+            run(settings, folder)
+        except training.Preempted as preempted:
+            print(preempted)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ def start(runs, **environment):
     return subprocess.Popen(
         [sys.executable, str(_SUPPORT / "training_child.py"), *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": path, **environment},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -11,10 +11,8 @@ import tensorflow as tf
 import training_child
 from training_processes import history_of, start, state_of
 
-from keras_mixer.data import batches
-from keras_mixer.training import checkpointing, optimizers, run
-from keras_mixer.training.recipes import RECIPES, TrainConfig
-from keras_mixer.training.trainer import build_model
+from keras_mixer import data, training
+from keras_mixer.training import RECIPES, TrainConfig, fit, optimizers
 
 SMALL = training_child.SMALL
 # Everything that draws random numbers or has a state of its own.
@@ -23,8 +21,6 @@ STATEFUL = {
     "ema_momentum": 0.9,
     "dropout_rate": 0.1,
     "stochastic_depth_rate": 0.2,
-    "mixup": 0.2,
-    "rand_augment_layers": 1,
     "checkpoint_steps": 2,
 }
 
@@ -46,6 +42,7 @@ def test_train_writes_what_it_says(trained):
     result, folder = trained
     written = {path.name for path in folder.iterdir()}
     assert written == {
+        ".lock",
         "checkpoint.npz",
         "config.json",
         "history.csv",
@@ -72,7 +69,7 @@ def test_train_keeps_the_best_epoch_as_a_float32_softmax_model(trained):
     assert type(model).__name__ == "Functional"
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
     assert model.get_layer("preprocessing").crop_ratio == 1.0
-    val = run.evaluate(model, result.source.splits["val"])
+    val = training.evaluate(model, result.source.splits["val"])
     best = max(result.history, key=lambda row: (row["val_accuracy"], row["epoch"]))
     assert result.report["kept_epoch"] == best["epoch"]
     assert val.top1 == pytest.approx(best["val_accuracy"], abs=1e-6)
@@ -88,10 +85,10 @@ def test_train_refuses_another_runs_folder(trained):
 
 def test_train_refuses_other_data_than_the_run_began_with(trained, monkeypatch):
     _, folder = trained
-    source = batches.open_source("digits")
+    source = data.open_source("digits")
     fewer = source.splits | {"train": source.splits["train"].take(np.arange(1000))}
     fewer = dataclasses.replace(source, splits=fewer)
-    monkeypatch.setattr(batches, "open_source", lambda *args, **kwargs: fewer)
+    monkeypatch.setattr(data, "open_source", lambda *args, **kwargs: fewer)
     # A thousand examples also make fewer steps in an epoch.
     with pytest.raises(ValueError, match="1295 training examples before, 1000 now"):
         training_child.run({"label_smoothing": 0.0}, folder)
@@ -105,49 +102,82 @@ def test_train_of_a_finished_run_reports_it_again(trained, capsys):
 
 
 def test_train_resumes_to_the_bit_after_sigterm_and_sigkill(tmp_path):
-    """Stops runs in the first epoch, in the second, and between two; each way."""
-    stopped = []
-    for step in (3, 7, 10):
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            folder = tmp_path / f"{sign.name}_{step}"
-            child = start([(STATEFUL, folder)], ANNOUNCE="1")
-            stopped.append((folder, child, sign, step))
-        for _, child, sign, step in stopped[-2:]:
-            for line in child.stdout:
-                if line.strip() == f"step {step}":
-                    child.send_signal(sign)
-                    break
-            _, errors = child.communicate(timeout=120)
-            code = run.RESUME_ME if sign == signal.SIGTERM else -sign
-            assert child.returncode == code, errors[-2000:]
-    reference = tmp_path / "reference"
-    folders = [folder for folder, *_ in stopped]
-    child = start([(STATEFUL, folder) for folder in (reference, *folders)])
+    """The run is stopped in its first epoch, in its second, and between two."""
+    folder, reference = tmp_path / "stopped", tmp_path / "reference"
+    in_first, in_second, between = (
+        ({**STATEFUL, "stop_at": step}, folder) for step in (2, -7, 9)
+    )
+    child = start([in_first, in_second])
+    before = []
+    for line in child.stdout:
+        if line.strip() == "step 7":
+            break
+        before.append(line)
+    assert "Stopped at step 3 of 15. The same command resumes there.\n" in before
+    with pytest.raises(ValueError, match=r"one run at a time.*stopped, where another"):
+        training_child.run(STATEFUL, folder)
+    child.kill()
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGKILL, errors[-2000:]
+
+    child = start([between, (STATEFUL, folder), (STATEFUL, reference)])
     output, errors = child.communicate(timeout=300)
     assert child.returncode == 0, errors[-2000:]
-    assert output.count("Resuming") == len(folders)
-    expected = state_of(reference)
+    assert "Stopped at step 10 of 15" in output
+    assert [line.split()[-1] for line in output.splitlines() if "Resum" in line] == [
+        "6.",
+        "10.",
+    ]
+
+    state, expected = state_of(folder), state_of(reference)
     assert len(expected) > 100
-    for folder in folders:
-        state = state_of(folder)
-        assert state.keys() == expected.keys()
-        for name, value in expected.items():
-            np.testing.assert_array_equal(
-                state[name], value, err_msg=f"{folder} {name}"
-            )
-        assert history_of(folder) == history_of(reference)
-        mine, theirs = (
-            keras.saving.load_model(path / "model.keras").get_weights()
-            for path in (folder, reference)
-        )
-        for one, other in zip(mine, theirs, strict=True):
-            np.testing.assert_array_equal(one, other)
+    assert state.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(state[name], value, err_msg=name)
+    assert history_of(folder) == history_of(reference)
+    mine, theirs = (
+        keras.saving.load_model(path / "model.keras").get_weights()
+        for path in (folder, reference)
+    )
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_train_at_one_step_more_than_an_epoch(tmp_path):
     result = training_child.run({"steps": 6}, tmp_path)
     assert [row["step"] for row in result.history] == [5, 6]
     assert result.history[-1]["learning_rate"] == 0
+
+
+def test_train_resumes_what_several_workers_saved(tmp_path):
+    """In the middle of an epoch, without the metrics, which they do not save."""
+    training_child.stop_at(6)
+    with pytest.raises(training.Preempted):
+        training_child.run({}, tmp_path)
+    with np.load(tmp_path / "checkpoint.npz") as file:
+        arrays = {n: file[n] for n in file.files if not n.startswith("metrics/")}
+    np.savez(tmp_path / "checkpoint.npz", **arrays)
+    result = training_child.run({}, tmp_path)
+    assert [row["step"] for row in result.history] == [5, 10, 15]
+
+
+def test_train_chooses_batch_and_warm_up_and_keeps_to_them(tmp_path, capsys):
+    settings = {"batch_size": 0, "warmup_steps": -1, "steps": 40}
+    training_child.stop_at(12)
+    with pytest.raises(training.Preempted):
+        training_child.run(settings, tmp_path)
+    assert "memory: batch_size=64, warmup_steps=2." in capsys.readouterr().out
+    # As if another machine went on, which would choose otherwise.
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["batch_size"], config["warmup_steps"]) == (64, 2)
+    (tmp_path / "config.json").write_text(json.dumps(config | {"warmup_steps": 3}))
+    result = training_child.run(settings, tmp_path)
+    assert result.report["config"]["warmup_steps"] == 3
+
+
+def test_train_by_adamw_without_weight_decay(tmp_path):
+    result = training_child.run({"weight_decay": 0.0, "epochs": 1}, tmp_path)
+    assert result.report["steps"] == 5
 
 
 def test_train_without_validation_keeps_the_last_weights(tmp_path):
@@ -197,9 +227,9 @@ def test_train_refuses_a_warm_up_without_an_end(tmp_path):
 
 
 def test_train_says_which_labels_are_out_of_range(tmp_path, monkeypatch):
-    source = batches.open_source("digits")
+    source = data.open_source("digits")
     few = dataclasses.replace(source, class_names=tuple("012345678"))
-    monkeypatch.setattr(batches, "open_source", lambda *args, **kwargs: few)
+    monkeypatch.setattr(data, "open_source", lambda *args, **kwargs: few)
     with pytest.raises(ValueError, match=r"in \[0, 9\). Received: others in digits"):
         training_child.run({}, tmp_path)
 
@@ -216,15 +246,15 @@ def test_train_keeps_the_moving_average(tmp_path):
     ]
     assert np.abs(kept - raw).max() > 1e-4
     assert any(np.array_equal(kept, average) for average in averages)
-    val = run.evaluate(result.model, result.source.splits["val"])
+    val = training.evaluate(result.model, result.source.splits["val"])
     assert val.top1 == pytest.approx(result.history[-1]["val_accuracy"], abs=1e-6)
 
 
 def test_train_frozen_backbone_changes_the_head_alone(tmp_path):
     keras.utils.set_random_seed(0)
     config = dataclasses.replace(SMALL, freeze_backbone=True, epochs=1)
-    before = build_model(config, 10).get_weights()
-    after = run.train(config, tmp_path).model.get_weights()
+    before = optimizers.build_model(config, 10).get_weights()
+    after = training.train(config, tmp_path).model.get_weights()
     changed = [
         not np.array_equal(one, other) for one, other in zip(before, after, strict=True)
     ]
@@ -242,7 +272,7 @@ def test_train_fine_tunes_from_a_file(trained, tmp_path):
 def one_step(config, seed=0):
     """Take one optimizer step by a known gradient; return before, after, model."""
     keras.utils.set_random_seed(seed)
-    model = build_model(config, 10)
+    model = optimizers.build_model(config, 10)
     for variable in model.trainable_variables:
         variable.assign(np.random.default_rng(1).normal(0, 1, variable.shape))
     optimizer = optimizers.make_optimizer(config, model, total_steps=100)
@@ -293,17 +323,24 @@ def test_optimizer_lowers_the_rate_layer_by_layer():
     assert rates["stem"] == pytest.approx(1 / 8, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    "decay, middle", [("cosine", 0.5 * (1 + 0.1)), ("linear", 0.5 * (1 + 0.1))]
-)
-def test_schedule_warms_up_and_decays(decay, middle):
-    schedule = optimizers.WarmupDecay(1.0, 0.1, 10, 110, decay)
-    values = [float(schedule(step)) for step in (0, 4, 9, 10, 60, 110, 200)]
-    expected = [0.1, 0.5, 1.0, 1.0, middle, 0.1, 0.1]
-    np.testing.assert_allclose(values, expected, rtol=1e-5)
-    quarter = float(schedule(35))
-    shape = {"cosine": 0.5 * (1 + np.cos(np.pi / 4)), "linear": 0.75}[decay]
-    assert quarter == pytest.approx(0.1 + 0.9 * shape, rel=1e-5)
+@pytest.mark.parametrize("decay", ["cosine", "linear"])
+def test_learning_rate_warms_up_and_decays(decay):
+    config = dataclasses.replace(
+        SMALL,
+        decay=decay,
+        learning_rate=1.0,
+        end_learning_rate=0.1,
+        warmup_steps=10,
+    )
+    model = optimizers.build_model(config, 10)
+    optimizer = optimizers.make_optimizer(config, model, total_steps=110)
+    rates = []
+    for step in (0, 4, 9, 10, 35, 60, 110, 200):
+        optimizer.iterations.assign(step)
+        rates.append(float(optimizer.learning_rate))
+    quarter = {"cosine": 0.5 * (1 + np.cos(np.pi / 4)), "linear": 0.75}[decay]
+    expected = [0.1, 0.5, 1.0, 1.0, 0.1 + 0.9 * quarter, 0.55, 0.1, 0.1]
+    np.testing.assert_allclose(rates, expected, rtol=1e-5)
 
 
 def test_sam_steps_by_the_gradient_at_the_worst_point_nearby():
@@ -347,30 +384,64 @@ def test_sigmoid_loss_starts_at_the_bias(tmp_path):
 def test_checkpoint_is_read_whole_or_refused(tmp_path):
     variables = [keras.Variable(np.arange(6.0).reshape(2, 3), name="a")]
     path = tmp_path / "checkpoint.npz"
-    checkpointing.save_state(path, {"model": variables}, {"step": 3})
+    fit.save_state(path, {"model": variables}, {"step": 3})
     variables[0].assign(np.zeros((2, 3)))
-    assert checkpointing.load_state(path, {"model": variables}) == {"step": 3}
+    assert fit.load_state(path, {"model": variables}) == {"step": 3}
     np.testing.assert_array_equal(variables[0], np.arange(6.0).reshape(2, 3))
 
     other = [keras.Variable(np.ones((3, 2)), name="b")]
-    with pytest.raises(ValueError, match=r"same model .* \(2, 3\) instead of \(3, 2\)"):
-        checkpointing.load_state(path, {"model": other})
+    with pytest.raises(ValueError, match=r"\(2, 3\) instead of float64 \(3, 2\)"):
+        fit.load_state(path, {"model": other})
     np.testing.assert_array_equal(other[0], 1)
     with pytest.raises(ValueError, match="model/1 missing"):
-        checkpointing.load_state(path, {"model": variables + other})
+        fit.load_state(path, {"model": variables + other})
 
     content = path.read_bytes()
     for size in (0, 10, len(content) // 2, len(content) - 5):
         path.write_bytes(content[:size])
         with pytest.raises(ValueError, match="must be one that training wrote"):
-            checkpointing.load_state(path, {"model": variables})
+            fit.load_state(path, {"model": variables})
+
+
+def test_checkpoint_of_any_damage_is_refused_or_read_right(tmp_path):
+    """Every byte is changed in turn."""
+    variables = [keras.Variable(np.arange(6.0, dtype="float32"), name="a")]
+    path = tmp_path / "checkpoint.npz"
+    fit.save_state(path, {"model": variables}, {"step": 3})
+    content = path.read_bytes()
+    refused = 0
+    for position in range(len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        try:
+            assert fit.load_state(path, {"model": variables}) == {"step": 3}
+        except ValueError:
+            refused += 1
+        np.testing.assert_array_equal(variables[0], np.arange(6.0))
+    assert refused > len(content) / 3
+    with open(path, "wb") as file:
+        np.save(file, np.arange(6.0))
+    with pytest.raises(ValueError, match="must be one that training wrote"):
+        fit.load_state(path, {"model": variables})
+
+
+def test_checkpoint_may_lack_metrics_on_either_side(tmp_path):
+    weights, metric = keras.Variable(1.0, name="a"), keras.Variable(2.0, name="b")
+    path = tmp_path / "checkpoint.npz"
+    for saved, loaded in [([], [metric]), ([metric], [])]:
+        fit.save_state(path, {"model": [weights], "metrics": saved}, {})
+        groups = {"model": [weights], "metrics": loaded}
+        fit.load_state(path, groups, optional=["metrics"])
+        with pytest.raises(ValueError, match=r"metrics/0 (missing|unexpected)"):
+            fit.load_state(path, groups)
 
 
 def test_checkpoint_with_nan_is_not_written(tmp_path):
     path = tmp_path / "checkpoint.npz"
     variables = [keras.Variable([1.0, float("nan")], name="a")]
     with pytest.raises(FloatingPointError, match="a"):
-        checkpointing.save_state(path, {"model": variables}, {})
+        fit.save_state(path, {"model": variables}, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -378,6 +449,33 @@ def test_checkpoint_with_nan_is_not_written(tmp_path):
 def test_recipe_reads_back_from_json(recipe):
     assert TrainConfig.from_json(recipe.to_json()) == recipe
     assert TrainConfig.from_json(recipe.to_json(), epochs=7).epochs == 7
+
+
+@pytest.mark.parametrize(
+    ("examples", "gigabytes", "shares", "expected"),
+    [
+        (2642, 64, 1, (128, 20)),  # tf_flowers
+        (2642, 16, 1, (32, 82)),
+        (2642, 16, 3, (48, 55)),  # a multiple of three replicas
+        (45000, 64, 1, (128, 351)),
+        (45000, 4, 1, (8, 5625)),
+        (130, 64, 1, (32, 4)),
+        (12, 64, 1, (8, 1)),
+    ],
+)
+def test_finetune_fits_the_data_and_the_memory(examples, gigabytes, shares, expected):
+    config = RECIPES["finetune"].fitted(examples, shares, gigabytes * 1e9)
+    assert (config.batch_size, config.warmup_steps) == expected
+    steps = config.epochs * (examples // config.batch_size)
+    assert config.warmup_steps == steps // 20
+    assert config.fitted(1, 1, 0) == config
+
+
+def test_the_papers_fine_tuning_can_be_asked_for_by_name():
+    config = RECIPES["paper_cifar10"]
+    chosen = config.batch_size, config.steps, config.warmup_steps
+    assert chosen == (512, 10_000, 500)
+    assert config.fitted(45_000, 1, 1e9) == config
 
 
 def test_config_explains_every_field():
@@ -394,6 +492,9 @@ def test_config_explains_every_field():
         ({"strategy": "all"}, "strategy must be one of auto, single"),
         ({"sam_rho": 0.1, "accumulation_steps": 2}, "exclude each other"),
         ({"crop_scale": 0.0}, "crop_scale must be in"),
+        ({"epochs": "3"}, "epochs must be int. Received: epochs='3'"),
+        ({"flip": 1}, "flip must be bool. Received: flip=1"),
+        ({"learning_rate": None}, "learning_rate must be int | float. Received"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -411,11 +512,11 @@ def test_config_refuses_other_json(text):
 def test_evaluate_counts_right(tiny):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (10, 12, 12, 3), "uint8")
-    source = batches.open_source("digits")
+    source = data.open_source("digits")
     split = type(source.splits["test"])(images, np.arange(10))
     model = keras.Model(tiny.inputs, tiny.outputs)
     model.get_layer("preprocessing").crop_ratio = 1.0
-    result = run.evaluate(model, split, batch_size=4)
+    result = training.evaluate(model, split, batch_size=4)
     scores = model.predict(images.astype("float32"), verbose=0)
     order = scores.argsort(-1)[:, ::-1]
     assert result.examples == 10
@@ -426,15 +527,3 @@ def test_evaluate_counts_right(tiny):
     np.testing.assert_array_equal(result.predictions, order[:, 0])
     assert len(result.shown) == 10
     np.testing.assert_array_equal(result.shown[3].image, images[3])
-
-
-def test_published_figures_are_the_catalogues():
-    figures = run.published_figures("MlpMixerB16", "imagenet", "imagenet2012")
-    assert figures == {"top1": pytest.approx(0.766), "top5": pytest.approx(0.9223)}
-    assert run.published_figures("MlpMixerB16", None, "imagenet2012") == {}
-    assert run.published_figures("MlpMixerB16", "imagenet", "digits") == {}
-
-
-def test_check_classes_says_both_numbers(tiny):
-    with pytest.raises(ValueError, match=r"11 of the model .*, 10 of digits"):
-        run.check_classes(tiny, batches.open_source("digits"))

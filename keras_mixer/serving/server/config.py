@@ -96,8 +96,8 @@ def read_parameters(path):
         The message, all its fields set.
 
     Raises:
-        ValueError: If the file is not such a message, or the last allowed batch size
-            is not the maximum.
+        ValueError: If the file is not such a message, a field is out of its range, or
+            the last allowed batch size is not the maximum.
     """
     try:
         parameters = text_format.Parse(
@@ -110,8 +110,21 @@ def read_parameters(path):
     return complete(parameters)
 
 
+# A thread more than the cores gains nothing, and thousands of them cannot be started.
+_RANGES = {
+    "max_batch_size": (1, 100_000),
+    "batch_timeout_micros": (0, 60_000_000),
+    "max_enqueued_batches": (1, 100_000),
+    "num_batch_threads": (1, 256),
+}
+
+
 def complete(parameters):
-    """Fill the fields of `BatchingParameters` that are not set."""
+    """Fill the fields of `BatchingParameters` that are not set.
+
+    Raises:
+        ValueError: If a field is out of its range.
+    """
     defaults = {
         "max_batch_size": 1000,
         "batch_timeout_micros": 0,
@@ -120,8 +133,14 @@ def complete(parameters):
         "num_batch_threads": os.cpu_count(),
     }
     for name, value in defaults.items():
+        field = getattr(parameters, name)
         if not parameters.HasField(name):
-            getattr(parameters, name).value = value
+            field.value = value
+        lowest, highest = _RANGES[name]
+        if not lowest <= field.value <= highest:
+            raise ValueError(
+                f"{name} must be from {lowest} to {highest}. Received: {field.value}."
+            )
     sizes = list(parameters.allowed_batch_sizes)
     limit = parameters.max_batch_size.value
     if sizes and (sorted(set(sizes)) != sizes or sizes[0] < 1 or sizes[-1] != limit):

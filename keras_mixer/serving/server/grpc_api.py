@@ -105,6 +105,8 @@ class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
                         "expected to be in the set "
                         f"{{{','.join(sorted(signature.outputs))}}}."
                     )
+            declared = {name: _declared(name, t) for name, t in request.inputs.items()}
+            servable.check(spec.signature_name, declared)
             inputs = {name: _ndarray(name, t) for name, t in request.inputs.items()}
             future = servable.submit(spec.signature_name, inputs)
             names = servable.output_names(spec.signature_name)
@@ -117,9 +119,9 @@ class _Predictions(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def _classify(self, request, context):
         spec = request.model_spec
-        examples = _examples(request.input)
+        examples, context_example = _examples(request.input)
         with self._manager.use(spec) as servable:
-            future = servable.classify(spec.signature_name, examples)
+            future = servable.classify(spec.signature_name, examples, context_example)
             response = classification_pb2.ClassificationResponse()
             _fill_spec(response.model_spec, servable, spec.signature_name)
         classes, scores = self._wait(future, context)
@@ -189,27 +191,33 @@ def _aborting(context):
         context.abort(error.code, error.message)
 
 
+def _declared(name, tensor):
+    """Return the `(dtype, shape)` that a `TensorProto` says it has."""
+    shape = [dim.size for dim in tensor.tensor_shape.dim]
+    try:
+        dtype = tf.dtypes.as_dtype(tensor.dtype)
+    except TypeError:
+        dtype = None
+    if dtype is None or tensor.tensor_shape.unknown_rank or min(shape, default=0) < 0:
+        raise invalid_argument(
+            f"Input {name} is not a tensor: its type or its shape is not one."
+        )
+    return dtype, shape
+
+
 def _ndarray(name, tensor):
     try:
         return tf.make_ndarray(tensor)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise invalid_argument(f"Input {name} is not a tensor: {error}") from error
 
 
 def _examples(request_input):
-    kind = request_input.WhichOneof("kind")
-    if kind == "example_list_with_context":
-        examples = []
-        for example in request_input.example_list_with_context.examples:
-            merged = tf.train.Example()
-            merged.CopyFrom(request_input.example_list_with_context.context)
-            merged.MergeFrom(example)
-            examples.append(merged)
-    else:
-        examples = request_input.example_list.examples
-    if not examples:
-        raise invalid_argument("Input is empty.")
-    return [example.SerializeToString() for example in examples]
+    """Return the list of examples, and the example of what they share."""
+    if request_input.WhichOneof("kind") == "example_list_with_context":
+        found = request_input.example_list_with_context
+        return list(found.examples), found.context
+    return list(request_input.example_list.examples), tf.train.Example()
 
 
 def _fill_spec(spec, servable, signature_name):

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import json
 
 import numpy as np
@@ -10,6 +11,19 @@ import tensorflow as tf
 from keras_mixer.serving.server.errors import invalid_argument
 
 
+@contextlib.contextmanager
+def _the_clients_mistakes():
+    """Refuse what Python cannot read, whatever it raises: depth, surrogates, digits."""
+    try:
+        yield
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise invalid_argument(
+            f"JSON Value cannot be read: {type(error).__name__}. It is nested too "
+            "deeply, or has text or numbers that no tensor has."
+        ) from error
+
+
+@_the_clients_mistakes()
 def parse_object(body):
     """Parse a request's body.
 
@@ -40,6 +54,7 @@ def parse_object(body):
     return document
 
 
+@_the_clients_mistakes()
 def predict_inputs(document, signature):
     """Turn a Predict request into arrays.
 
@@ -105,15 +120,16 @@ def predict_response(names, outputs, by_row):
     return _dump({"predictions": rows})
 
 
+@_the_clients_mistakes()
 def classify_examples(document):
-    """Turn a Classify request into serialized `tf.Example`s.
+    """Turn a Classify request into `tf.train.Example`s.
 
     Args:
         document: Dict with `examples`, a list of objects `{feature: value}`, and
             optionally `context`, features that all of them share.
 
     Returns:
-        A list of bytes.
+        `(examples, context)`: a list, and one example.
 
     Raises:
         ServingError: If it is not so formed.
@@ -125,13 +141,7 @@ def classify_examples(document):
             "not empty"
         )
     context = _example(document.get("context", {}))
-    serialized = []
-    for item in examples:
-        example = tf.train.Example()
-        example.CopyFrom(context)
-        example.MergeFrom(_example(item))
-        serialized.append(example.SerializeToString())
-    return serialized
+    return [_example(item) for item in examples], context
 
 
 def classify_response(classes, scores):
@@ -206,7 +216,12 @@ def _bytes(value):
     if isinstance(value, list):
         return [_bytes(item) for item in value]
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError as error:
+            raise invalid_argument(
+                f"JSON Value: {_brief(value)} is no text: it has half a character."
+            ) from error
     if not _is_base64(value):
         raise invalid_argument(
             f"JSON Value: {_brief(value)} is not of expected type: string. Bytes are "

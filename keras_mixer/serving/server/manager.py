@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
-import pathlib
 import threading
+import time
 
 from absl import logging
 from tensorflow_serving.apis import get_model_status_pb2
 
+from keras_mixer.serving import publishing
 from keras_mixer.serving.server.errors import invalid_argument, not_found
 from keras_mixer.serving.server.servable import Servable
 
@@ -17,9 +18,17 @@ State = get_model_status_pb2.ModelVersionStatus
 @dataclasses.dataclass
 class _Version:
     state: int = State.LOADING
-    error: str = ""
     servable: Servable | None = None
     requests: int = 0
+    # Of one that failed: what there was of its files, and when.
+    error: str = ""
+    files: list = dataclasses.field(default_factory=list)
+    tried_seconds: float = 0.0
+
+
+# A version that failed is tried again when its files change, and after this while:
+# memory or file descriptors may have been short.
+_RETRY_SECONDS = 60.0
 
 
 class Manager:
@@ -52,6 +61,9 @@ class Manager:
                     self._apply(self._read_config())
                 except ValueError as error:
                     logging.error("%s", error)
+                except Exception:
+                    # It goes on looking, whatever happened.
+                    logging.exception("Looking for new versions failed.")
 
         self._poller = threading.Thread(target=poll, name="poller", daemon=True)
         self._poller.start()
@@ -154,12 +166,12 @@ class Manager:
                 self._versions.setdefault(name, {})
         for name, versions in self._versions.items():
             wanted = self._wanted(name)
-            for number in sorted(wanted):
+            for number, path in wanted.items():
                 version = versions.get(number)
-                # One that was let go may be wanted again; one that failed would again.
-                was_let_go = version and version.state == State.END
-                if version is None or (was_let_go and not version.error):
-                    self._load(name, number)
+                # One that was let go may be wanted again.
+                was_let_go = version is not None and version.state == State.END
+                if version is None or (was_let_go and _may_load(version, path)):
+                    self._load(name, number, path)
             served = [n for n, v in versions.items() if v.state == State.AVAILABLE]
             for number in served:
                 # The last one that works stays until there is a better one.
@@ -168,31 +180,38 @@ class Manager:
                     self._unload(name, number)
 
     def _wanted(self, name):
+        """Return the paths of the versions that the configuration asks for."""
         config = self._config.get(name)
         if config is None:
-            return set()
-        present = _numbers(config.base_path)
+            return {}
+        present = publishing.versions(config.base_path)
         policy = config.model_version_policy
         kind = policy.WhichOneof("policy_choice")
         if kind == "all":
-            return set(present)
+            return present
         if kind == "specific":
-            return set(policy.specific.versions) & set(present)
-        return set(present[-(policy.latest.num_versions or 1) :])
+            numbers = [n for n in present if n in policy.specific.versions]
+        else:
+            numbers = list(present)[-(policy.latest.num_versions or 1) :]
+        return {number: present[number] for number in numbers}
 
-    def _load(self, name, number):
-        path = pathlib.Path(self._config[name].base_path) / str(number)
-        version = _Version()
+    def _load(self, name, number, path):
+        version = _Version(files=_files(path), tried_seconds=time.monotonic())
         with self._changed:
             self._versions[name][number] = version
         logging.info("Loading %s version %d from %s", name, number, path)
         try:
             servable = Servable(name, number, path, self._metrics)
-        except ValueError as error:
+        except Exception as error:
             logging.error("%s", error)
             self._metrics.load(name, "fail")
             with self._changed:
-                version.state, version.error = State.END, str(error)
+                version.state = State.END
+                # Not the error itself, which names folders of this machine.
+                version.error = (
+                    f"Version {number} of {name} cannot be served; the server's log "
+                    "says why."
+                )
             return
         self._metrics.load(name, "success")
         with self._changed:
@@ -212,12 +231,17 @@ class Manager:
         logging.info("Unloaded %s version %d", name, number)
 
 
-def _numbers(base_path):
-    base_path = pathlib.Path(base_path)
-    if not base_path.is_dir():
-        return []
-    return sorted(
-        int(entry.name)
-        for entry in base_path.iterdir()
-        if entry.name.isascii() and entry.name.isdigit() and entry.is_dir()
-    )
+def _may_load(version, path):
+    if not version.error or _files(path) != version.files:
+        return True
+    return time.monotonic() - version.tried_seconds > _RETRY_SECONDS
+
+
+def _files(path):
+    """Return name, size and time of each file of a version, to see it change."""
+    found = []
+    for file in sorted(path.rglob("*")):
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            found.append((file.name, status.st_size, status.st_mtime_ns))
+    return found

@@ -120,7 +120,7 @@ class RestApi:
     async def _answer(self, match, body):
         spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match["name"]))
         if match["version"]:
-            if int(match["version"]) >= 2**63:
+            if len(match["version"]) > 19 or int(match["version"]) >= 2**63:
                 raise invalid_argument(
                     f"Failed to convert version: {match['version']} to numeric."
                 )
@@ -153,9 +153,10 @@ class RestApi:
 
     def _classify(self, spec, body):
         document = json_format.parse_object(body)
-        examples = json_format.classify_examples(document)
+        examples, context = json_format.classify_examples(document)
+        name = document.get("signature_name", "")
         with self._manager.use(spec) as servable:
-            future = servable.classify(document.get("signature_name", ""), examples)
+            future = servable.classify(name, examples, context)
         return future, lambda outputs: json_format.classify_response(*outputs)
 
     async def _outputs(self, future):

@@ -2,17 +2,81 @@
 
 import ctypes
 import os
+import resource
 import signal
 import socket
 
 import tensorflow as tf
 import uvicorn
+from uvicorn.protocols.http import h11_impl
 
 from keras_mixer.serving.server import grpc_api, manager, metrics, rest
 
 _M_ARENA_MAX = -8  # malloc.h
 # How long the requests under way may take to finish after SIGTERM.
 _GRACE_SECONDS = 30
+# How long a client may take to say what it wants.
+_HEAD_SECONDS = 10.0
+_MAX_FILES = 65_536
+
+
+def _allow_many_connections():
+    """Let the process open as many files as it may, and return their number."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return files
+
+
+def _impatient_protocol(head_seconds, max_waiting):
+    """Return the protocol of uvicorn, for clients that begin requests and do not end.
+
+    A connection is closed when the head of its request does not come in time, and the
+    oldest of more than `max_waiting` whose request is not whole: those who ask find the
+    server however many others only open connections to it.
+    """
+    waiting = {}
+
+    class Protocol(h11_impl.H11Protocol):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self._look()
+
+        def data_received(self, data):
+            super().data_received(data)
+            self._look()
+
+        def connection_lost(self, exc):
+            super().connection_lost(exc)
+            self._stop_waiting()
+
+        def _look(self):
+            if not self._in_head() and not self.cycle.more_body:
+                self._stop_waiting()
+            elif self not in waiting:
+                waiting[self] = self.loop.call_later(head_seconds, self._time_is_up)
+                if len(waiting) > max_waiting:
+                    next(iter(waiting))._give_up()
+
+        def _in_head(self):
+            return self.cycle is None or self.cycle.response_complete
+
+        def _time_is_up(self):
+            if self._in_head():
+                self._give_up()
+            else:
+                # The API waits for bodies, and no longer than it is told to.
+                waiting[self] = self.loop.call_later(head_seconds, self._time_is_up)
+
+        def _stop_waiting(self):
+            if self in waiting:
+                waiting.pop(self).cancel()
+
+        def _give_up(self):
+            self._stop_waiting()
+            self.transport.close()
+
+    return Protocol
 
 
 def _share_one_heap():
@@ -74,6 +138,11 @@ def serve(
     server = uvicorn.Server(
         uvicorn.Config(
             api.app,
+            http=_impatient_protocol(
+                min(_HEAD_SECONDS, timeout_seconds),
+                # What is left is for the models, for gRPC and for requests under way.
+                max_waiting=_allow_many_connections() // 3,
+            ),
             log_level="warning",
             timeout_graceful_shutdown=_GRACE_SECONDS,
             lifespan="off",
@@ -88,9 +157,10 @@ def serve(
         flush=True,
     )
     # Returns after SIGINT or SIGTERM, when the REST requests under way are answered;
-    # then uvicorn raises the signal again, which by default would end the process here.
+    # then uvicorn raises the signal again. By default that would end the process here;
+    # instead an alarm ends it, should the rest not end by itself.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda *_: signal.alarm(2 * _GRACE_SECONDS))
     server.run(sockets=[listener])
     grpc_server.stop(_GRACE_SECONDS).wait()
     models.close()

@@ -1,5 +1,6 @@
 """One version of a model: its session, its signatures and their batches."""
 
+import math
 import os
 import pathlib
 
@@ -20,6 +21,10 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 _CLASSIFY = "tensorflow/serving/classify"
 
+# What one request may ask to hold, as the sizes of messages are limited.
+_MAX_ELEMENTS = 2**26
+_MAX_EXAMPLES_BYTES = 64 * 2**20
+
 
 class Servable:
     """A SavedModel, loaded as TensorFlow Serving loads it: a graph and a session.
@@ -39,6 +44,7 @@ class Servable:
         self.name = name
         self.version = version
         self._metrics = metrics
+        self._batchers = {}
         path = pathlib.Path(path)
         self._session = tf.compat.v1.Session(graph=tf.Graph())
         try:
@@ -55,17 +61,18 @@ class Servable:
                 name: self._callable(signature)
                 for name, signature in self.signatures.items()
             }
+            if meta_graph.saver_def.restore_op_name:
+                _check_variables(path)
             parameters = _batching_parameters(path)
+            self._limit = parameters.max_batch_size.value
             self._warm_up(path)
+            for name in self.signatures:
+                self._batchers[name] = batching.Batcher(
+                    self._runner(name), parameters, f"{self.name}-{version}-{name}"
+                )
         except Exception as error:
-            self._session.close()
+            self.close()
             raise ValueError(f"{path} cannot be served: {error}") from error
-        self._batchers = {
-            name: batching.Batcher(
-                self._runner(name), parameters, f"{self.name}-{version}-{name}"
-            )
-            for name in self.signatures
-        }
 
     def signature(self, name):
         """Return the `SignatureDef` of a name; the empty name is the default's.
@@ -77,6 +84,30 @@ class Servable:
         if name not in self.signatures:
             raise failed_precondition(f'Serving signature key "{name}" not found.')
         return self.signatures[name]
+
+    def check(self, signature_name, described):
+        """Check a request before it joins a batch, where it could fail others.
+
+        Args:
+            signature_name: Name of the signature; empty for the default.
+            described: Dict of `(dtype, shape)` by input name, as they are or are only
+                declared to be: nothing of that size is made before this.
+
+        Returns:
+            The length of the batch.
+
+        Raises:
+            ServingError: If they do not fit the signature.
+        """
+        size = _check_inputs(self.signature(signature_name), described)
+        self._check_size(size)
+        for name, (_, shape) in described.items():
+            if math.prod(shape) > _MAX_ELEMENTS:
+                raise invalid_argument(
+                    f"Input {name} must have at most {_MAX_ELEMENTS} elements. "
+                    f"Received: the shape {_text(shape)}."
+                )
+        return size
 
     def submit(self, signature_name, inputs):
         """Queue a request.
@@ -92,22 +123,23 @@ class Servable:
             ServingError: If the signature or the inputs do not fit, or the queue is
                 full.
         """
-        size = _check_inputs(self.signature(signature_name), inputs)
+        size = self.check(signature_name, _described(inputs))
         return self._batchers[signature_name or "serving_default"].submit(inputs, size)
 
-    def classify(self, signature_name, examples):
+    def classify(self, signature_name, examples, context):
         """Queue a request of the Classify API.
 
         Args:
             signature_name: Name of the signature; empty for the default.
-            examples: List of serialized `tf.Example`s.
+            examples: List of `tf.train.Example`s.
+            context: `tf.train.Example` of the features that all of them share.
 
         Returns:
             A future of `[classes, scores]`, each of shape `(batch, top_k)`.
 
         Raises:
-            ServingError: If the signature is not one for Classify, or the queue is
-                full.
+            ServingError: If the signature is not one for Classify, there is no example
+                or too much of them, or the queue is full.
         """
         signature = self.signature(signature_name)
         if signature.method_name != _CLASSIFY:
@@ -115,7 +147,31 @@ class Servable:
                 f"Expected classification signature method_name to be {_CLASSIFY}. "
                 f"Was: {signature.method_name}"
             )
-        return self.submit(signature_name, {"inputs": np.array(examples, object)})
+        if not examples:
+            raise invalid_argument("Input is empty.")
+        self._check_size(len(examples))
+        # The context is copied for each of them.
+        size_bytes = context.ByteSize() * len(examples)
+        size_bytes += sum(example.ByteSize() for example in examples)
+        if size_bytes > _MAX_EXAMPLES_BYTES:
+            raise invalid_argument(
+                f"The examples, each with the context, must be at most "
+                f"{_MAX_EXAMPLES_BYTES} bytes. Received: {size_bytes}."
+            )
+        serialized = []
+        for example in examples:
+            merged = tf.train.Example()
+            merged.CopyFrom(context)
+            merged.MergeFrom(example)
+            serialized.append(merged.SerializeToString())
+        return self.submit(signature_name, {"inputs": np.array(serialized, object)})
+
+    def _check_size(self, size):
+        if size > self._limit:
+            raise invalid_argument(
+                f"Task size {size} is larger than maximum input batch size "
+                f"{self._limit}"
+            )
 
     def output_names(self, signature_name):
         """Return the names of a signature's outputs, in order."""
@@ -155,7 +211,7 @@ class Servable:
                 name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()
             }
             signature_name = request.model_spec.signature_name or "serving_default"
-            _check_inputs(self.signature(signature_name), inputs)
+            _check_inputs(self.signature(signature_name), _described(inputs))
             self._callables[signature_name](*(inputs[name] for name in sorted(inputs)))
 
 
@@ -167,12 +223,24 @@ def _batching_parameters(path):
     return config.complete(config.BatchingParameters())
 
 
-def _check_inputs(signature, inputs):
-    """Check a request before it joins a batch, where it could fail others.
+def _check_variables(path):
+    # A directory that is still being copied has its graph before its weights.
+    if not (path / "variables" / "variables.index").exists():
+        raise ValueError("The model's variables are missing.")
 
-    Returns:
-        The length of the batch.
-    """
+
+def _described(inputs):
+    return {
+        name: (
+            tf.string if value.dtype.kind in "OSU" else tf.dtypes.as_dtype(value.dtype),
+            value.shape,
+        )
+        for name, value in inputs.items()
+    }
+
+
+def _check_inputs(signature, inputs):
+    """Check `(dtype, shape)` of each input; return the length of the batch."""
     if set(inputs) != set(signature.inputs):
         extra = ",".join(sorted(set(inputs) - set(signature.inputs)))
         missing = ",".join(sorted(set(signature.inputs) - set(inputs)))
@@ -183,21 +251,19 @@ def _check_inputs(signature, inputs):
         )
     sizes = set()
     for name, info in signature.inputs.items():
-        value = inputs[name]
+        received, received_shape = inputs[name]
         dtype = tf.dtypes.as_dtype(info.dtype)
-        received = tf.string if value.dtype.kind in "OSU" else value.dtype
         if received != dtype:
             raise invalid_argument(
-                f"Input {name} must be {dtype.name}. Received: "
-                f"{tf.dtypes.as_dtype(received).name}."
+                f"Input {name} must be {dtype.name}. Received: {received.name}."
             )
         shape = [None if dim.size < 0 else dim.size for dim in info.tensor_shape.dim]
-        if not tf.TensorShape(shape).is_compatible_with(value.shape):
+        if not tf.TensorShape(shape).is_compatible_with(received_shape):
             raise invalid_argument(
                 f"Input {name} must have the shape {_text(shape)}. Received: "
-                f"{_text(value.shape)}."
+                f"{_text(received_shape)}."
             )
-        sizes.add(value.shape[0])
+        sizes.add(received_shape[0])
     if len(sizes) != 1:
         raise invalid_argument(
             "Batching input tensors must have equal 0th-dimension size. Received: "
