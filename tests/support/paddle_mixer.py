@@ -2,7 +2,9 @@
 
 Run in a process of its own, since Paddle and TensorFlow crash when they share one:
 
-    python tests/support/paddle_mixer.py OUT_DIR '{"hidden_dim": 10, ...}'
+    python tests/support/paddle_mixer.py OUT_DIR '{"hidden_dim": 10, ...}' [FORM...]
+
+A form is `prefixed_2`, `bare_4`, `nested_4` or the like; all of them by default.
 """
 
 import json
@@ -90,7 +92,7 @@ class Classifier(nn.Layer):
         return self.head(self.backbone(x))
 
 
-def main(out_dir, sizes):
+def main(out_dir, sizes, forms):
     out_dir = pathlib.Path(out_dir)
     paddle.seed(0)
     model = Classifier(**sizes)
@@ -104,14 +106,12 @@ def main(out_dir, sizes):
         name.removeprefix("backbone.").removeprefix("head."): value
         for name, value in state.items()
     }
-    for protocol in (2, 4):
-        paddle.save(state, f"{out_dir}/prefixed_{protocol}.pdparams", protocol=protocol)
-        paddle.save(bare, f"{out_dir}/bare_{protocol}.pdparams", protocol=protocol)
-        paddle.save(
-            {"epoch": 3, "state_dict": state},
-            f"{out_dir}/nested_{protocol}.pdparams",
-            protocol=protocol,
-        )
+    states = {"prefixed": state, "bare": bare}
+    states["nested"] = {"epoch": 3, "state_dict": state}
+    for form in forms or [f"{kind}_{n}" for kind in states for n in (2, 4)]:
+        kind, protocol = form.split("_")
+        path = f"{out_dir}/{form}.pdparams"
+        paddle.save(states[kind], path, protocol=int(protocol))
     size = sizes["image_size"]
     images = rng.uniform(0, 255, (2, size, size, 3)).astype("float32")
     with paddle.no_grad():
@@ -121,4 +121,4 @@ def main(out_dir, sizes):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]))
+    main(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:])
