@@ -73,6 +73,8 @@ def training_batches(
     used = epoch_steps * batch_size
     first_epoch, steps_done = divmod(first_step, epoch_steps)
 
+    # AutoGraph has nothing to convert, and warns that it cannot convert TFDS.
+    @tf.autograph.experimental.do_not_convert
     def epoch_examples(epoch):
         start = tf.where(epoch == first_epoch, steps_done * batch_size, 0)
         start = tf.cast(start, tf.int64)

@@ -88,6 +88,9 @@ class StreamSplit:
 
     def shuffled(self, seed, epoch, start):
         order = tf.cast(seed, tf.int64) * 1_000_003 + epoch
+        if not tf.executing_eagerly():
+            # Shuffling mixes in the seed of the process, unless the graph has its own.
+            tf.random.set_seed(1)
         examples = self.ordered().shuffle(
             min(self.size, _SHUFFLE_BUFFER), seed=order, reshuffle_each_iteration=False
         )
