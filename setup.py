@@ -70,7 +70,8 @@ setuptools.setup(
         "absl-py>=2.1,<3",
         "filelock>=3.13,<4",
         "h5py>=3.11,<4",
-        "keras>=3.12,<4",
+        # The others let a .keras file run a SavedModel (CVE-2026-1462).
+        "keras>=3.12.1,!=3.13.0,!=3.13.1,<4",
         "numpy>=1.26,<3",
         "pillow>=11,<14",
         "safetensors>=0.5,<1",

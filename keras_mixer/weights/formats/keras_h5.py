@@ -135,8 +135,9 @@ def _read(file, path, raw):
                     arrays["/".join(filter(None, parts))] = dataset
                     continue
                 value = _constant(dataset, path)
-                if constants.setdefault(key, value) != value:
+                if key in constants and constants[key] != value:
                     _refuse(path, "Layers agree on a constant", dataset.name)
+                constants[key] = value
     if "bicubic" in constants:
         bicubic = constants.pop("bicubic")
         constants["interpolation"] = {True: "bicubic", False: "bilinear"}.get(bicubic)
