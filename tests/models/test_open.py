@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from tiny import CLASSES, IMAGE_SIZE, build_tiny, randomize
 
-import keras_mixer
 from keras_mixer.models import labels_beside, open_model
 
 
