@@ -73,6 +73,35 @@ def _underscored(argument):
     return "=".join(["--" + name, *value])
 
 
+def image_files(arguments, suffixes):
+    """List files and, in the place of a folder, the files in it with one of `suffixes`.
+
+    Args:
+        arguments: Names of files and folders.
+        suffixes: In lower case, as `".png"`.
+
+    Returns:
+        A list of names; what is in a folder is sorted, with what its folders hold.
+
+    Raises:
+        ValueError: If a folder holds no such file.
+    """
+    names = []
+    for argument in arguments:
+        path = pathlib.Path(argument)
+        if not path.is_dir():
+            names.append(argument)
+            continue
+        found = [p for p in path.rglob("*") if p.suffix.lower() in suffixes]
+        if not found:
+            raise ValueError(
+                f"A folder must hold images, which end in {', '.join(suffixes)}. "
+                f"Received: {argument}."
+            )
+        names += map(str, sorted(found))
+    return names
+
+
 def one_line(error):
     """An error's words in one line, whatever lines it came in."""
     return " ".join(str(error).split())

@@ -1,6 +1,6 @@
 """Label images with a Mixer.
 
-    keras-mixer predict cat.jpg dog.png
+    keras-mixer predict cat.jpg photos/
     keras-mixer predict scan.png --model=runs/digits/model.keras --json
 
 The table has one line a guess, best first. An image that cannot be read is named on
@@ -35,41 +35,29 @@ LABELS = flags.DEFINE_string(
 )
 TOP_K = flags.DEFINE_integer("top_k", 5, "How many guesses to print.", lower_bound=1)
 BATCH_SIZE = 8  # images in memory at a time
+# Of files in a folder; a file by its own name is read whatever it is called.
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif"),
+    *(".webp", ".tif", ".tiff"),
+)
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
 
 def main(argv):
     """Print the most probable classes of the images named in `argv`."""
-    paths = argv[1:]
-    if not paths:
+    if len(argv) == 1:
         raise ValueError(
             "predict takes at least one image: keras-mixer predict IMAGE... "
             "Received: none."
         )
     from keras_mixer.models import open_model
 
+    paths = cli.image_files(argv[1:], SUFFIXES)
     model = open_model(MODEL.value, WEIGHTS.value)
     naming = _naming(model.output_shape[-1])
-    answers = [{"image": path} for path in paths]
+    answers = []
     for start in range(0, len(paths), BATCH_SIZE):
-        images = []
-        for answer in answers[start : start + BATCH_SIZE]:
-            try:
-                images.append(keras_mixer.load_image(answer["image"], weights=model))
-                answer["predictions"] = []
-            except (ValueError, OSError) as error:
-                answer["error"] = cli.one_line(error)
-                print("keras-mixer:", answer["error"], file=sys.stderr)
-        if not images:
-            continue
-        scores = model.predict_on_batch(np.stack(images))
-        guesses = keras_mixer.decode_predictions(scores, top=TOP_K.value, **naming)
-        readable = [a for a in answers[start : start + BATCH_SIZE] if "error" not in a]
-        for answer, ranked in zip(readable, guesses, strict=True):
-            answer["predictions"] = [
-                {"class": name, "label": label, "score": round(float(score), 6)}
-                for name, label, score in ranked
-            ]
+        answers += _label(paths[start : start + BATCH_SIZE], model, naming)
     if JSON.value:
         print(json.dumps(answers, indent=2))
     else:
@@ -80,6 +68,34 @@ def main(argv):
             for guess in answer["predictions"]:
                 print(f"  {guess['score']:7.2%}  {guess['label']}")
     return 1 if any("error" in answer for answer in answers) else 0
+
+
+def _label(paths, model, naming):
+    """Return what JSON says of each image of a batch."""
+    images, errors = {}, {}
+    for path in paths:
+        try:
+            images[path] = keras_mixer.load_image(path, weights=model)
+        except (ValueError, OSError) as error:
+            errors[path] = cli.one_line(error)
+            print("keras-mixer:", errors[path], file=sys.stderr)
+    ranked = {}
+    if images:
+        scores = model.predict_on_batch(np.stack([*images.values()]))
+        guesses = keras_mixer.decode_predictions(scores, top=TOP_K.value, **naming)
+        ranked = dict(zip(images, guesses, strict=True))
+    return [
+        {"image": path, "error": errors[path]}
+        if path in errors
+        else {
+            "image": path,
+            "predictions": [
+                {"class": name, "label": label, "score": round(float(score), 6)}
+                for name, label, score in ranked[path]
+            ],
+        }
+        for path in paths
+    ]
 
 
 def _naming(classes):

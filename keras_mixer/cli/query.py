@@ -18,6 +18,7 @@ import threading
 
 from absl import flags
 
+from keras_mixer import cli
 from keras_mixer.serving import client
 
 URL = flags.DEFINE_string(
@@ -34,7 +35,7 @@ RETRIES = flags.DEFINE_integer(
 TIMEOUT_SECONDS = flags.DEFINE_float("timeout_seconds", 60.0, "Time for a request.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
-_SUFFIXES = {".jpg", ".jpeg", ".png"}
+_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def main(argv):
@@ -44,7 +45,7 @@ def main(argv):
             "query takes at least one image: keras-mixer query IMAGE... --url=URL. "
             "Received: none."
         )
-    names = list(_names(argv[1:]))
+    names = cli.image_files(argv[1:], _SUFFIXES)
     answers = [
         _as_json(name, answer)
         for name, answer in zip(names, _predict(names), strict=True)
@@ -57,18 +58,6 @@ def main(argv):
     else:
         _print_table([answer for answer in answers if "error" not in answer])
     return 1 if failed else 0
-
-
-def _names(arguments):
-    for argument in arguments:
-        path = pathlib.Path(argument)
-        if not path.is_dir():
-            yield argument
-            continue
-        files = [p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES]
-        if not files:
-            raise ValueError(f"The folder {argument} has no JPEG or PNG files.")
-        yield from map(str, sorted(files))
 
 
 def _predict(names):

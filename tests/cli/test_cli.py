@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -82,6 +83,29 @@ def test_predict_names_a_broken_image_and_labels_the_others(folder):
     expected = np.sort(np.asarray(model(image[None]))[0])[::-1][:5]
     scores = [guess["score"] for guess in answer["predictions"]]
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_predict_labels_the_images_of_a_folder(folder, tmp_path):
+    (tmp_path / "photos" / "more").mkdir(parents=True)
+    for name in ("b.JPG", "more/a.jpeg"):
+        shutil.copy(folder / "chelsea.jpg", tmp_path / "photos" / name)
+    (tmp_path / "photos" / "notes.txt").write_text("no image")
+    model = f"--model={folder}/model.keras"
+    result = keras_mixer_main("predict", tmp_path / "photos", model, "--top-k=1")
+    assert result.stdout.splitlines()[::2] == [
+        f"{tmp_path}/photos/b.JPG",
+        f"{tmp_path}/photos/more/a.jpeg",
+    ]
+    (tmp_path / "empty").mkdir()
+    result = keras_mixer_main("predict", tmp_path / "empty", model)
+    assert "A folder must hold images" in fails_with_one_line(result)
+
+
+def test_predict_takes_the_folder_of_a_run(folder):
+    result = keras_mixer_main("predict", folder / "chelsea.jpg", f"--model={folder}")
+    assert result.returncode == 0, result.stderr
+    labels = {line.split()[1] for line in result.stdout.splitlines()[1:]}
+    assert labels < set("abcdefghijk")
 
 
 def test_port_prints_where_each_tensor_went_and_verifies(folder):
@@ -196,7 +220,7 @@ def test_flags_are_taken_with_dashes_as_with_underscores(folder, flag, no):
 
 
 def test_help_explains_the_program_and_each_verb():
-    result = keras_mixer_program("--help")
+    result = keras_mixer_main("--help")
     assert result.returncode == 0
     for verb in cli.VERBS:
         assert verb in result.stdout
