@@ -93,7 +93,7 @@ def test_client_prints_json_of_files_and_standard_input(folder, files, url, expo
     [
         ([], "query takes at least one image"),
         (["none.jpg"], "No such file or directory: 'none.jpg'"),
-        ([EXPORT / "tf_serving"], "has no JPEG or PNG files"),
+        ([EXPORT / "tf_serving"], "must hold images, which end in .jpg"),
         (["--url=mixer", EXPORT / "README.md"], "The URL of a model is http"),
         (["--url=http://127.0.0.1:9/v1/models/m", "--retries=1"], "cannot be reached"),
         (["--url=grpc://127.0.0.1:9/v1/models/m", "--retries=0"], "UNAVAILABLE"),
