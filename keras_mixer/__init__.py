@@ -101,8 +101,8 @@ if TYPE_CHECKING or not _IS_CLIENT:
         load_image,
         preprocess_input,
     )
-    from keras_mixer.models.layers import ChannelMixing, StochasticDepth, TokenMixing
-    from keras_mixer.models.mixer import (
+    from keras_mixer.models import (
+        ChannelMixing,
         MlpMixer,
         MlpMixerB16,
         MlpMixerB32,
@@ -113,9 +113,10 @@ if TYPE_CHECKING or not _IS_CLIENT:
         MlpMixerS8,
         MlpMixerS16,
         MlpMixerS32,
+        StochasticDepth,
+        TokenMixing,
         load_weights,
     )
-
 if TYPE_CHECKING:
     from keras_mixer.serving.export import export_saved_model
     from keras_mixer.training import TrainConfig, evaluate, train

@@ -13,9 +13,9 @@ from keras_mixer.models.mixer import (
     MlpMixerS8,
     MlpMixerS16,
     MlpMixerS32,
-    load_weights,
 )
 from keras_mixer.models.open import labels_beside, open_model
+from keras_mixer.models.port import load_weights
 
 __all__ = [
     "VARIANTS",

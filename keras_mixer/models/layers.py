@@ -22,9 +22,8 @@ class PixelNormalization(KeepsConstants):
     """Normalise pixels as the model's weights were trained: `(x / 255 - mean) / std`.
 
     Carries the rest of the evaluation transform (`interpolation`, `crop_ratio`), so
-    that a saved model still says how its images are to be prepared. Computes in float32
-    also under a mixed-precision policy: bfloat16 has 8 significant bits, too few for
-    interpolated pixels.
+    that a saved model says how its images are to be prepared. Computes in float32 under
+    every policy: bfloat16 has 8 significant bits, too few for interpolated pixels.
 
     Input and output shape: `(batch, height, width, 3)`; input in [0, 255].
 
@@ -82,8 +81,7 @@ class PixelNormalization(KeepsConstants):
 class PatchEmbedding(keras.layers.Layer):
     """Project each patch to the model's channels: the stem.
 
-    A convolution whose windows do not overlap, computed as one product of matrices: a
-    convolution of 3 channels leaves most of a CPU's vector registers empty.
+    A convolution whose windows do not overlap is one product of matrices.
 
     Input shape: `(batch, height, width, 3)`, height and width multiples of
     `patch_size`. Output shape: `(batch, height / patch_size, width / patch_size,
@@ -166,10 +164,9 @@ class MixingMlp(KeepsConstants):
         approximate_gelu: Use the tanh form of GELU (weights trained by Google's JAX
             code), not the exact one (PyTorch's and Paddle's).
         dropout_rate: Dropout after each of the two Dense layers, in [0, 1).
-        kernel_initializer: What the kernels start as. Google leaves flax's default in
-            place (`vit_jax/models_mixer.py`, `MlpBlock`). No part of the layer's
-            configuration: `"zeros"` is for who assigns weights next, since drawing the
-            random numbers of an L/16 takes longer than reading its file.
+        kernel_initializer: What the kernels start as; the default is Google's. No part
+            of the configuration: `"zeros"` is for who assigns weights next, since to
+            draw the numbers of an L/16 takes longer than to read its file.
         **kwargs: `name`, `dtype` and the like, for `keras.layers.Layer`.
 
     Raises:
@@ -206,8 +203,11 @@ class MixingMlp(KeepsConstants):
                 f"Received: input_shape={tuple(input_shape)}."
             )
         width, dtype = input_shape[self.axis], self.dtype_policy
-        dense = {"kernel_initializer": self.kernel_initializer, "dtype": dtype}
-        dense["trainable"] = self.trainable  # as when a frozen layer is loaded
+        dense = {
+            "kernel_initializer": self.kernel_initializer,
+            "dtype": dtype,
+            "trainable": self.trainable,  # as when a frozen layer is loaded
+        }
         self.fc1 = keras.layers.Dense(self.mlp_dim, name="fc1", **dense)
         self.fc2 = keras.layers.Dense(width, name="fc2", **dense)
         self.fc1.build((None, width))

@@ -1,10 +1,22 @@
-"""The model that a weights file was made for."""
+"""Weights files into models: into one that is built, or one built for the file."""
+
+import os
 
 import keras
 
 from keras_mixer.catalog.checks import check_choice
-from keras_mixer.models import mixer
-from keras_mixer.weights import check_fit, fill_model, open_file, tensor_shapes
+from keras_mixer.models.mixer import VARIANTS, variant_name
+from keras_mixer.models.network import build
+from keras_mixer.weights import (
+    Report,
+    check_constants,
+    check_fit,
+    fill_model,
+    model_sizes,
+    open_file,
+    open_weights,
+    tensor_shapes,
+)
 
 
 def port(path, model=None):
@@ -25,13 +37,13 @@ def port(path, model=None):
     if model is None:
         *sizes, image_size = source.sizes()
     else:
-        check_choice("model", model, mixer.VARIANTS)
-        variant = mixer.VARIANTS[model]
+        check_choice("model", model, VARIANTS)
+        variant = VARIANTS[model]
         sizes, image_size = variant.sizes, variant.image_size
     name = model or "mlp_mixer"
     patches = (image_size // sizes[-1]) ** 2
     check_fit(source, tensor_shapes(sizes, patches, source.classes), name)
-    built = mixer.build(
+    built = build(
         *sizes,
         images=keras.Input((image_size, image_size, 3), name="images"),
         transform=source.transform,
@@ -43,3 +55,28 @@ def port(path, model=None):
         kernel_initializer="zeros",
     )
     return built, fill_model(built, source)
+
+
+def load_weights(
+    model: keras.Model,
+    weights: str | os.PathLike[str],
+    *,
+    resize: str | None = None,
+) -> Report:
+    """Load weights into a model that is already built; all of them, or none.
+
+    Args:
+        model: An MLP-Mixer of this package.
+        weights: What `MlpMixer(weights=...)` takes: a tag or a path.
+        resize: `"interpolate"` to fit weights of another image size approximately.
+
+    Returns:
+        A report of what went where; `print` shows it as a table.
+
+    Raises:
+        ValueError: With every missing, unexpected, misshapen and non-finite tensor, or
+            if the model normalises pixels, or has a GELU, unlike the weights'.
+    """
+    source = open_weights(weights, variant_name(*model_sizes(model)))
+    check_constants(model, source)
+    return fill_model(model, source, resize)
