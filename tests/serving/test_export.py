@@ -20,8 +20,6 @@ from serving_support import (
     signatures_of,
 )
 
-from keras_mixer.catalog import ImageTransform
-from keras_mixer.images import graph
 from keras_mixer.serving import export, verification
 
 SUPPORT = pathlib.Path(__file__).parents[1] / "support"
@@ -189,39 +187,6 @@ def test_export_saved_model_gives_probabilities_of_logits(tmp_path, files, model
     expected = model.predict(images, verbose=0)
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
     assert answer["top_k_labels"][0, 0].decode() == str(np.argmax(expected[0]))
-
-
-def test_export_saved_model_needs_no_keras(exported, model, files, tmp_path):
-    program = """
-import sys
-sys.modules["keras"] = sys.modules["keras_mixer"] = None
-import json, pathlib, tensorflow as tf
-files = [pathlib.Path(path).read_bytes() for path in sys.argv[2:]]
-answer = tf.saved_model.load(sys.argv[1]).signatures["serving_default"](
-    image_bytes=tf.constant(files))
-print(json.dumps({
-    "scores": answer["top_k_scores"].numpy().tolist(),
-    "modules": sorted(m for m in sys.modules if m.startswith("keras_mixer.")),
-}))
-"""
-    paths = []
-    for name, file in files.items():
-        paths.append(tmp_path / name)
-        paths[-1].write_bytes(file)
-    finished = subprocess.run(
-        [sys.executable, "-c", program, str(exported / "1"), *paths],
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
-    answer = json.loads(finished.stdout)
-    assert answer["modules"] == []
-    # The same crops, in memory.
-    images, _ = graph.decode_batch(
-        tf.constant(list(files.values())), IMAGE_SIZE, ImageTransform()
-    )
-    expected = np.sort(model.predict(images, verbose=0))[:, :-4:-1]
-    np.testing.assert_allclose(answer["scores"], expected, atol=1e-5)
 
 
 def test_export_saved_model_runs_by_the_c_api(version, signatures, files, tmp_path):

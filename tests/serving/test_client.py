@@ -1,5 +1,6 @@
-"""The programs that ask a server: the client and the load test; and the exporter."""
+"""The client, `keras-mixer query`, and the programs around it: export, load test."""
 
+import io
 import json
 import subprocess
 import sys
@@ -7,30 +8,27 @@ import sys
 import keras
 import numpy as np
 import pytest
-from program import PROGRAM
+from program import keras_mixer_main
 from serving_support import EXPORT, LABELS, random_model
 
 from keras_mixer.serving import client as serving_client
 from keras_mixer.serving import publishing
 
 
-def run(program, *arguments, stdin=None):
-    is_verb = not program.endswith(".py")
-    start = [PROGRAM, program] if is_verb else [sys.executable, EXPORT / program]
+def run_load_test(*arguments):
     return subprocess.run(
-        [*start, *map(str, arguments)],
-        input=stdin,
+        [sys.executable, EXPORT / "load_test.py", *map(str, arguments)],
         capture_output=True,
+        text=True,
     )
 
 
 def refused(finished):
     """Return the one line on standard error of a program that refused."""
     assert finished.returncode == 1, finished.stdout
-    assert finished.stdout == b""
-    line = finished.stderr.decode()
-    assert line.count("\n") == 1, line
-    return line
+    assert finished.stdout == ""
+    assert finished.stderr.count("\n") == 1, finished.stderr
+    return finished.stderr
 
 
 UNUSABLE = {"broken.jpeg", "notes.txt"}
@@ -58,11 +56,11 @@ def url(request, local_server):
 
 
 def test_client_prints_a_table(folder, url):
-    finished = run("query", folder, f"--url={url}", "--batch_size=2")
+    finished = keras_mixer_main("query", folder, f"--url={url}", "--batch_size=2")
     assert finished.returncode == 1
     complaint = f"{folder}/broken.jpeg: not a JPEG or PNG image that can be read\n"
-    assert finished.stderr.decode() == f"keras-mixer: {complaint}"
-    lines = finished.stdout.decode().splitlines()
+    assert finished.stderr == f"keras-mixer: {complaint}"
+    lines = finished.stdout.splitlines()
     images = [p for p in folder.rglob("*.*") if p.name not in UNUSABLE]
     assert [line.split()[0] for line in lines] == sorted(map(str, images))
     for line in lines:
@@ -70,10 +68,14 @@ def test_client_prints_a_table(folder, url):
         assert line.count("%") == 3
 
 
-def test_client_prints_json_of_files_and_standard_input(folder, files, url, exported):
+def test_client_prints_json_of_files_and_standard_input(
+    folder, files, url, monkeypatch
+):
+    stdin = io.TextIOWrapper(io.BytesIO(files["cat"]))
+    monkeypatch.setattr(sys, "stdin", stdin)
     flags = (f"--url={url}", "--json", "--concurrency=3", "--batch_size=1")
     path = folder / "astronaut.JPG"
-    finished = run("query", "-", path, *flags, stdin=files["cat"])
+    finished = keras_mixer_main("query", "-", path, *flags)
     assert finished.returncode == 0, finished.stderr
     from_stdin, from_file = json.loads(finished.stdout)
     assert (from_stdin["image"], from_file["image"]) == ("-", str(path))
@@ -109,7 +111,7 @@ def test_client_says_in_a_line_what_is_wrong(folder, local_server, arguments, se
     ]
     if arguments and arguments[-1].startswith("-"):
         arguments.append(folder / "astronaut.JPG")
-    assert sentence in refused(run("query", *arguments))
+    assert sentence in refused(keras_mixer_main("query", *arguments))
 
 
 class Flaky:
@@ -161,12 +163,23 @@ main()
     assert "astronaut" in finished.stdout
 
 
+def test_verbs_name_the_extra_that_is_not_installed(exported, folder, monkeypatch):
+    from keras_mixer.serving import server
+
+    monkeypatch.delattr(server, "run", raising=False)
+    monkeypatch.setitem(sys.modules, "keras_mixer.serving.server.run", None)
+    monkeypatch.setitem(sys.modules, "requests", None)
+    for verb in (("serve", exported), ("query", folder)):
+        line = refused(keras_mixer_main(*verb))
+        assert "need the extra `serve`: `pip install keras-mixer[serve]`" in line
+
+
 def test_load_test_prints_a_table(folder, local_server):
     images = [folder / "astronaut.JPG", folder / "china.JPG"]
     flags = (f"--url={local_server.model_url}", "--seconds=1.5", "--broken=0.3")
-    finished = run("load_test.py", *images, *flags, "--connections=4")
+    finished = run_load_test(*images, *flags, "--connections=4")
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    text = finished.stdout.decode()
+    text = finished.stdout
     assert "images, " in text and "p99" in text
     assert "wrong: 0" in text and "failed: 0" in text
 
@@ -174,7 +187,7 @@ def test_load_test_prints_a_table(folder, local_server):
 def test_load_test_finds_wrong_answers(folder, local_server):
     """With a tolerance below that of the arithmetic, answers do differ."""
     flags = (f"--url={local_server.model_url}", "--seconds=2", "--tolerance=-1")
-    finished = run("load_test.py", folder / "astronaut.JPG", *flags, "--json")
+    finished = run_load_test(folder / "astronaut.JPG", *flags, "--json")
     assert finished.returncode == 1
     report = json.loads(finished.stdout)
     ((sentence, count),) = report["wrong"].items()
@@ -183,10 +196,8 @@ def test_load_test_finds_wrong_answers(folder, local_server):
 
 
 def test_load_test_says_in_a_line_what_is_wrong(folder, local_server):
-    assert "Usage: load_test.py" in refused(run("load_test.py"))
-    finished = run(
-        "load_test.py", folder / "broken.jpeg", f"--url={local_server.model_url}"
-    )
+    assert "Usage: load_test.py" in refused(run_load_test())
+    finished = run_load_test(folder / "broken.jpeg", f"--url={local_server.model_url}")
     assert "not an image that the server can read" in refused(finished)
 
 
@@ -196,9 +207,9 @@ def test_export_program_exports(tmp_path, files):
     arguments = [tmp_path / "model.keras", tmp_path / "mixer", "--top_k=2"]
     arguments += [f"--labels={tmp_path / 'labels.txt'}", "--batch_sizes=1,4"]
     arguments += ["--precision=bfloat16", "--features", "--verify", "--keep=3"]
-    finished = run("export", *arguments)
+    finished = keras_mixer_main("export", *arguments)
     assert finished.returncode == 0, finished.stderr
-    *progress, path = finished.stdout.decode().splitlines()
+    *progress, path = finished.stdout.splitlines()
     assert path == str(tmp_path / "mixer" / "1")
     assert [line.split()[0] for line in progress] == ["Tracing", "Writing", "Verifying"]
     card = json.loads((tmp_path / "mixer" / "1" / "keras_mixer.json").read_text())
@@ -219,5 +230,5 @@ def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
         ([tmp_path / "junk.keras", tmp_path / "m"], "junk.keras"),
         ([tmp_path / "dense.keras", tmp_path / "m"], "(batch, height, width, 3)"),
     ]:
-        assert sentence in refused(run("export", *arguments))
+        assert sentence in refused(keras_mixer_main("export", *arguments))
     assert publishing.versions(tmp_path / "m") == {}

@@ -288,9 +288,13 @@ def test_server_answers_before_it_ends(exported, tmp_path, photos):
     large = serving_support.encoded(photos["china"].resize((3000, 2000)))
     with running_server(tmp_path, exported) as server:
         assert server.ask(large)[0]["valid"]
+        process = psutil.Process(server.process.pid)
         with concurrent.futures.ThreadPoolExecutor() as pool:
+            before = process.cpu_times().user
             asked = pool.submit(server.ask, *[large] * 32)
-            time.sleep(0.3)
+            serving_support.wait_for(
+                lambda: process.cpu_times().user > before + 0.1, 30
+            )
             assert not asked.done(), "The answer came too fast for this test."
             server.process.terminate()
             assert all(row["valid"] for row in asked.result(60))
