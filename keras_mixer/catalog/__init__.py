@@ -1,5 +1,6 @@
 """What is published: one entry a checkpoint, its evaluation transform, its classes."""
 
+from keras_mixer.catalog.checks import check_choice, check_positive, check_range
 from keras_mixer.catalog.entries import (
     CLASS_LISTS,
     ENTRIES,
@@ -21,6 +22,9 @@ __all__ = [
     "TAGS",
     "ImageTransform",
     "WeightsEntry",
+    "check_choice",
+    "check_positive",
+    "check_range",
     "labels_of",
     "list_weights",
     "transform_of",

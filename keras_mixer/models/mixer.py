@@ -9,8 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_mixer.catalog import ImageTransform
-from keras_mixer.catalog.checks import check_choice, check_positive
+from keras_mixer.catalog import ImageTransform, check_choice, check_positive
 from keras_mixer.models.network import build
 from keras_mixer.weights import (
     check_fit,

@@ -17,8 +17,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_mixer import data
-from keras_mixer.data.batches import LABEL_RULE
-from keras_mixer.data.splits import IndexedSplit, StreamSplit
+from keras_mixer.data import LABEL_RULE, IndexedSplit, StreamSplit
 from keras_mixer.training import devices
 from keras_mixer.training.fit import Run, write_text
 from keras_mixer.training.optimizers import build_model

@@ -32,6 +32,21 @@ MAY_IMPORT = {
 }
 
 
+# Why a file has more than 300 lines.
+LONG = {
+    "catalog/entries.py": "the table of what is published",
+    "images/preprocess.py": "public functions with their documentation",
+    "models/layers.py": "read beside the paper, in one go",
+    "models/mixer.py": "one documented signature, and the seven variants",
+    "serving/server/json_format.py": "one format, both ways",
+    "training/fit.py": "one run, from its checkpoint to its last step",
+    "training/optimizers.py": "the steps of three optimizers",
+    "training/recipes.py": "a table: every setting, explained, and every recipe",
+    "training/run.py": "what is done before and after the steps",
+    "weights/formats/pdparams.py": "the machine that reads pickles, and runs none",
+}
+
+
 def imports_of(path):
     """Rooms of the package that a file imports, at any depth, with their files."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -53,6 +68,39 @@ def test_rooms_import_downwards(room):
     for path in (PACKAGE / room).rglob("*.py"):
         others = {r for r, _ in imports_of(path) if r in ROOMS} - {room}
         assert others <= MAY_IMPORT[room], path
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_import_rooms_and_not_what_is_in_their_files(room):
+    for path in (PACKAGE / room).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not node.module:
+                continue
+            package, _, rest = node.module.partition(".")
+            if package == "keras_mixer" and rest.split(".")[0] not in ("", room):
+                folder = PACKAGE.joinpath(*rest.split("."))
+                assert folder.is_dir(), f"{path}: from {node.module} import ..."
+                private = [a.name for a in node.names if a.name.startswith("_")]
+                assert not private, path
+
+
+def test_the_house_is_small_enough_to_know():
+    shown = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    assert len(shown) <= 12
+    lengths = {
+        path.relative_to(PACKAGE).as_posix(): len(path.read_text("utf-8").splitlines())
+        for path in PACKAGE.rglob("*.py")
+    }
+    assert {name for name, length in lengths.items() if length > 300} <= LONG.keys()
+
+
+def test_keras_cv_augments_and_nothing_else():
+    users = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in PACKAGE.rglob("*.py")
+        if "keras_cv" in path.read_text(encoding="utf-8")
+    ]
+    assert users == ["data/augmentation.py"]
 
 
 def run(code, **env):
