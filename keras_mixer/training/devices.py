@@ -27,12 +27,8 @@ _MEMORY_LIMITS = (
 def set_precision(precision):
     """Set the policy under which layers are built from here on.
 
-    Args:
-        precision: `"float32"`; `"mixed_bfloat16"`, which computes in bfloat16 and
-            keeps variables in float32; `"mixed_float16"`, which also scales the loss.
-
-    Raises:
-        ValueError: If `precision` is none of these.
+    The mixed ones compute in 16 bits and keep variables in float32; mixed_float16 also
+    scales the loss.
     """
     if precision not in PRECISIONS:
         raise ValueError(
@@ -146,9 +142,6 @@ def make_distribution(strategy):
             names; `"tpu"`; or `"auto"`: multi_worker if TF_CONFIG names several
             workers, tpu if TPU_NAME is set, mirrored if there are several GPUs,
             otherwise single.
-
-    Returns:
-        A `Distribution`.
 
     Raises:
         ValueError: If `strategy` is none of these, TF_CONFIG cannot be used, or there

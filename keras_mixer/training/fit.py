@@ -284,12 +284,7 @@ def write_text(path, text):
 
 
 def save_state(path, groups, meta):
-    """Write variables, and what else a run needs to go on, to a checkpoint.
-
-    Args:
-        path: The file to write, `.npz`.
-        groups: Lists of Keras variables by name, such as `model` and `optimizer`.
-        meta: What else there is to remember, as JSON can hold it.
+    """Write lists of variables by name, and what JSON can hold, to an `.npz` file.
 
     Raises:
         FloatingPointError: If a value of the group `model` is not finite. Nothing is
@@ -307,16 +302,9 @@ def save_state(path, groups, meta):
 
 
 def load_state(path, groups, optional=()):
-    """Set variables to what a checkpoint holds.
+    """Set variables to what `save_state` wrote, and return its `meta`.
 
-    Args:
-        path: A file that `save_state` wrote.
-        groups: The lists of variables that were saved, of the same shapes.
-        optional: Names of groups that either side may lack; such a group's variables
-            stay as they are.
-
-    Returns:
-        The `meta` that was saved.
+    Either side may lack the groups named in `optional`: they stay as they are.
 
     Raises:
         ValueError: If the file cannot be read, or is of another model or optimizer.

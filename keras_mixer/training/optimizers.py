@@ -34,16 +34,7 @@ class WarmUp(schedules.LearningRateSchedule):
 
 
 def make_optimizer(config, model, total_steps):
-    """Make the optimizer of a `TrainConfig` for a model.
-
-    Args:
-        config: A `TrainConfig`.
-        model: The model whose variables it will update.
-        total_steps: Optimizer steps in all, for the schedule.
-
-    Returns:
-        A `keras.optimizers.Optimizer`, not built yet.
-    """
+    """Make the optimizer of a `TrainConfig` for the variables of a model."""
     rate, end, steps = config.learning_rate, config.end_learning_rate, total_steps
     steps -= config.warmup_steps
     if config.decay == "cosine":
@@ -240,18 +231,7 @@ def _note_loss(model, loss, y):
 
 
 def build_model(config, classes):
-    """Build the model of a `TrainConfig`, which returns logits.
-
-    Args:
-        config: A `TrainConfig`.
-        classes: Number of classes.
-
-    Returns:
-        A Functional `keras.Model`, under the global dtype policy.
-
-    Raises:
-        ValueError: If the weights or the image size do not fit the model.
-    """
+    """Build the model of a `TrainConfig`, which returns logits."""
     side = config.image_size or models.VARIANTS[config.model].image_size
     model = getattr(models, config.model)(
         weights=config.weights,
@@ -295,8 +275,8 @@ def make_trainer(config, where, model, total_steps):
         total_steps: Optimizer steps in all.
 
     Returns:
-        The compiled `keras.Model`, with its optimizer built; the optimizer without a
-        loss-scaling one around it; and the metrics.
+        The compiled `keras.Model`; the optimizer without a loss-scaling one around it;
+        and the metrics.
     """
     bases = [keras.Model]
     if config.sam_rho:
@@ -327,15 +307,7 @@ def make_trainer(config, where, model, total_steps):
 
 
 def inference_copy(model, loss):
-    """Copy a model that returns logits to one that returns scores, in float32.
-
-    Args:
-        model: What `build_model` returned.
-        loss: The loss of the `TrainConfig`, which is also the head's activation.
-
-    Returns:
-        A Functional `keras.Model` of fresh weights.
-    """
+    """Copy a model of logits to one of scores, by softmax or sigmoid, in float32."""
 
     def copy(layer):
         config = layer.get_config()
