@@ -182,8 +182,13 @@ def test_files_that_the_contributing_page_names_exist():
     assert len(names) > 5
     for name in names:
         assert (root / name).exists(), name
+    # "`file.py`: `function`, `Class`" names what is in the file.
+    for name, listed in re.findall(r"`(\S+\.py)`:\s+((?:`\w+`(?:,\s+)?)+)", page):
+        source = (root / name).read_text(encoding="utf-8")
+        for thing in re.findall(r"\w+", listed):
+            assert re.search(rf"^(?:def|class) {thing}\b", source, re.M), (name, thing)
     makefile = (root / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"`make (\w+)`", page):
+    for target in re.findall(r"`make ([\w-]+)`", page):
         assert f"\n{target}:" in makefile
 
 
