@@ -120,14 +120,12 @@ def crop_difference(paths):
     import tensorflow as tf
 
     from keras_mixer.catalog import ImageTransform
-    from keras_mixer.data import batches
-    from keras_mixer.data.splits import decode_image
-    from keras_mixer.images.preprocess import load_image
+    from keras_mixer.images import graph, load_image
 
     differences = []
     for path in paths:
-        image = decode_image(tf.io.read_file(path))
-        crop = batches.evaluation_crop(ImageTransform(), image, (SIZE, SIZE))
+        image = tf.io.read_file(path)
+        crop = graph.evaluation_crop(image, (SIZE, SIZE), ImageTransform())
         differences.append(np.abs(crop - load_image(path, SIZE)).mean())
     return np.mean(differences), np.max(differences)
 

@@ -5,8 +5,6 @@ the examples, their crops, their augmentation, their mixing. A pipeline can ther
 start at any step, and gives from there what an uninterrupted one would have given.
 """
 
-import math
-
 import tensorflow as tf
 
 from keras_mixer.data.augmentation import (
@@ -16,20 +14,17 @@ from keras_mixer.data.augmentation import (
     mix_batch,
 )
 from keras_mixer.data.sources import open_source, open_split
-from keras_mixer.data.splits import decode_image
+from keras_mixer.images import graph
 
 __all__ = [
     "Augmentation",
     "evaluation_batches",
-    "evaluation_crop",
     "open_source",
     "open_split",
     "training_batches",
 ]
 
 LABEL_RULE = "Labels must be in [0,"
-
-_KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle"}
 
 
 def training_batches(
@@ -140,8 +135,8 @@ def evaluation_batches(
 
     def prepare(number, example):
         image, label = example
-        image = _pixels(split.content(image))
-        image = evaluation_crop(transform, image, image_size)
+        image = split.content(image)
+        image = graph.evaluation_crop(image, image_size, transform)
         return image, _one_hot(label, classes), weight
 
     filling = (tf.zeros((*image_size, 3)), tf.zeros(classes), 0.0)
@@ -157,41 +152,12 @@ def evaluation_batches(
     return _finish(batches)
 
 
-def evaluation_crop(transform, image, image_size):
-    """Cut out the centre of an image, as `keras_mixer.load_image` does.
-
-    Args:
-        transform: Has `interpolation` and `crop_ratio`.
-        image: Pixels in [0, 255], `(any height, any width, 3)`.
-        image_size: `(height, width)` of the crop, in pixels.
-
-    Returns:
-        float32, whole grey levels in [0, 255], `(*image_size, 3)`.
-    """
-    size = tf.shape(image, out_type=tf.int64)[:2]
-    crop = tf.constant(image_size, tf.int64)
-    # The smallest size of the same shape that covers crop / crop_ratio.
-    cover = [math.floor(length / transform.crop_ratio) for length in image_size]
-    height_rules = cover[0] * size[1] >= cover[1] * size[0]
-    resized = tf.where(
-        height_rules, cover[0] * size // size[0], cover[1] * size // size[1]
-    )
-    start = tf.round(tf.cast(resized - crop, tf.float32) / 2)
-    scale = tf.cast(resized, tf.float32) / tf.cast(size, tf.float32)
-    return _resample(transform, image, image_size, scale, -start)
-
-
 def _training_crop(config, transform, image, image_size, seed):
     if config.crop_scale == 1:
-        return evaluation_crop(transform, _pixels(image), image_size)
-    if image.dtype == tf.string:
-        image = tf.cond(
-            tf.io.is_jpeg(image),
-            lambda: _crop_jpeg(config, image, seed),
-            lambda: _crop_pixels(config, decode_image(image), seed),
-        )
-    else:
-        image = _crop_pixels(config, image, seed)
+        return graph.evaluation_crop(image, image_size, transform)
+    image = graph.decode_window(
+        image, lambda height, width: crop_window(config, height, width, seed)
+    )
     # Bilinear, as big_vision has it. Down to half the size it misses no pixel, and is
     # eight times as fast as the same with antialias.
     shrinks = tf.reduce_any(tf.shape(image)[:2] > 2 * tf.constant(image_size))
@@ -200,41 +166,6 @@ def _training_crop(config, transform, image, image_size, seed):
         lambda: tf.image.resize(image, image_size, antialias=True),
         lambda: tf.image.resize(image, image_size),
     )
-
-
-def _pixels(image):
-    return decode_image(image) if image.dtype == tf.string else image
-
-
-def _crop_jpeg(config, content, seed):
-    height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(content))
-    window = crop_window(config, height, width, seed)
-    # Decodes no more than the window, and the JPEG blocks that it touches.
-    image = tf.io.decode_and_crop_jpeg(content, window, channels=3)
-    image.set_shape((None, None, 3))
-    return image
-
-
-def _crop_pixels(config, image, seed):
-    shape = tf.shape(image)
-    window = crop_window(config, shape[0], shape[1], seed)
-    image = tf.image.crop_to_bounding_box(image, *tf.unstack(window))
-    image.set_shape((None, None, 3))
-    return image
-
-
-def _resample(transform, image, image_size, scale, translation):
-    # The kernels that Pillow has, widened where the image shrinks, as Pillow's are.
-    image = tf.raw_ops.ScaleAndTranslate(
-        images=image[tf.newaxis],
-        size=image_size,
-        scale=scale,
-        translation=translation,
-        kernel_type=_KERNELS[transform.interpolation],
-        antialias=True,
-    )[0]
-    image.set_shape((*image_size, 3))
-    return tf.clip_by_value(tf.round(image), 0.0, 255.0)
 
 
 def _one_hot(label, classes):

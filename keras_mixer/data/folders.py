@@ -5,7 +5,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_mixer.data.splits import IndexedSplit, Source, complete, decode_image
+from keras_mixer.data.splits import IndexedSplit, Source, complete
+from keras_mixer.images import graph
 
 _READABLE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 # Images all the same, which are named to the user and not passed over in silence.
@@ -101,7 +102,7 @@ def _read_folder(folder, class_names):
 
     def check(number, path):
         # The shape makes sure that the image is decoded.
-        return number, tf.shape(decode_image(tf.io.read_file(path)))
+        return number, tf.shape(graph.decode(tf.io.read_file(path))[0])
 
     checked = (
         tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), paths))

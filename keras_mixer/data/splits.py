@@ -143,22 +143,3 @@ def _hold_out(labels, fraction):
         count = min(max(round(len(members) * fraction), 1), len(members) - 1)
         held_out[members[:count]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
-
-
-def decode_image(data):
-    """Decode the bytes of a JPEG, PNG, BMP or GIF file.
-
-    Args:
-        data: The bytes, a string scalar tensor.
-
-    Returns:
-        uint8 pixels, `(height, width, 3)`; of an animation, the first frame.
-    """
-    image = tf.cond(
-        tf.io.is_jpeg(data),
-        # TensorFlow's fast default is a grey level away from Pillow's decoder.
-        lambda: tf.io.decode_jpeg(data, channels=3, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
-    )
-    image.set_shape((None, None, 3))
-    return image

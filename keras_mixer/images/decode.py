@@ -3,13 +3,16 @@
 import contextlib
 import io
 import os
+import struct
 import threading
 import warnings
 
 import numpy as np
 from PIL import Image
 
-MAX_PIXELS = 100_000_000
+# A file of a few kilobytes can ask for gigabytes. 50 million pixels hold the photos of
+# ordinary cameras, and decode in 150 MB.
+MAX_PIXELS = 50_000_000
 
 # Raster formats only, and only decoders in wide use: Pillow's others include
 # PostScript, which starts a program, and several that hardly anyone maintains.
@@ -37,7 +40,7 @@ _SIGNATURES = (
 )
 
 # EXIF tag 274: how the camera was held, and what turns its image upright.
-_ORIENTATION_TAG = 274
+ORIENTATION_TAG = 274
 _TURN_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -52,16 +55,18 @@ _TURN_UPRIGHT = {
 def read_image(image):
     """Return the first image of a file, upright, as an 8-bit RGB `PIL.Image`.
 
-    EXIF orientation is applied. Grey, palette and CMYK become RGB, 16 bits keep their
-    upper 8, an alpha channel is dropped (transparent pixels show the colour stored
-    under them), and colour profiles are ignored.
+    EXIF orientation is applied, XMP's is not. Grey, palette and CMYK become RGB, 16
+    bits keep their upper 8, an alpha channel is dropped (transparent pixels show the
+    colour stored under them), and colour profiles are ignored.
 
     Args:
         image: A path, the content of a file as bytes, or a binary file object.
 
     Raises:
         ValueError: If the file is missing, not an image of these formats, cut off,
-            damaged, or of more than `MAX_PIXELS` pixels by its header.
+            damaged, of more than `MAX_PIXELS` pixels by its header, or one that
+            programs read differently: CMYK without Adobe's marker, a GIF whose first
+            frame is smaller than its canvas.
     """
     with _opened(image) as (stream, source), _pillow_warnings_ignored:
         return _decode(stream, source)
@@ -126,9 +131,20 @@ def _decode(stream, source):
             f"image must have 8 or 16 bits per channel. Received: {source}, with "
             "pixels of 32 bits, whose range is not known. Save it with 8 bits."
         )
+    if image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info:
+        raise ValueError(
+            "a CMYK image must have Adobe's marker, which says whether its inks are "
+            f"inverted. Received: {source}, without it. Save it as RGB."
+        )
+    if image.format == "GIF" and image.tile and image.tile[0][1] != (0, 0, *image.size):
+        raise ValueError(
+            "the first frame of a GIF must cover its canvas. Received: "
+            f"{source}, with a frame of {image.tile[0][1]} on {image.size}. Save the "
+            "frame as PNG."
+        )
     try:
         image.load()
-        turn = _TURN_UPRIGHT.get(_orientation(image))
+        turn = _TURN_UPRIGHT.get(_orientation(image.info.get("exif", b"")))
         rgb = _as_rgb(image)
         return rgb if turn is None else rgb.transpose(turn)
     # Pillow's decoders meet bad data with many kinds of error, also with IndexError,
@@ -140,11 +156,23 @@ def _decode(stream, source):
         ) from error
 
 
-def _orientation(image):
-    # Asked after load(), in which Pillow itself turns TIFF images. Broken EXIF data is
-    # no reason to refuse the pixels.
-    with contextlib.suppress(Exception):
-        return image.getexif().get(_ORIENTATION_TAG)
+def _orientation(exif):
+    """Read the orientation in EXIF data; 1 if it has none that is valid.
+
+    As `headers.py` does for TensorFlow: one SHORT, as browsers have it. Pillow would
+    also take it from XMP. (TIFF images it turns by itself when it loads them.)
+    """
+    tiff = exif.removeprefix(b"Exif\0\0")
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    # Broken EXIF data is no reason to refuse the pixels.
+    with contextlib.suppress(struct.error, TypeError):
+        (table,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, table)
+        for entry in range(table + 2, table + 2 + 12 * count, 12):
+            tag, kind, length, value = struct.unpack_from(order + "HHIH", tiff, entry)
+            if tag == ORIENTATION_TAG:
+                return value if (kind, length) == (3, 1) else 1
+    return 1
 
 
 def _as_rgb(image):

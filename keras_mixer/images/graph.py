@@ -1,25 +1,20 @@
-"""Image files to model input as TensorFlow ops, for models that are served.
+"""Image files to model input as TensorFlow ops: for training, evaluation and serving.
 
-The same crop as `preprocessing.load_image`, inside the graph.
+The evaluation crop is that of `load_image`. What a file is, its header says
+(`headers.py`), before any pixel is decoded.
 """
 
 import math
 
 import tensorflow as tf
 
-# A file of a few kilobytes can ask for gigabytes. 50 million pixels hold the photos of
-# ordinary cameras, and decode in 150 MB.
-MAX_PIXELS = 50_000_000
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
-
-# A JPEG segment has at most 64 KiB, and that of EXIF comes among the first.
-_EXIF_BYTES = 2**17
-_ORIENTATION_TAG = 274
+from keras_mixer.images import headers
 
 # The antialiasing kernels of tf.image.resize, which are Pillow's too (a = -0.5).
 _KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle"}
+
+# Pixels up to which the evaluation crop is exactly Pillow's; they take 24 MB as floats.
+_TWO_PASSES = 2**21
 
 
 def decode_batch(serialized, size, transform, read=tf.identity):
@@ -29,7 +24,7 @@ def decode_batch(serialized, size, transform, read=tf.identity):
     fails them all: what is wrong with one item must not raise.
 
     Args:
-        serialized: String tensor of shape `(batch,)`, JPEG or PNG files of at most
+        serialized: String tensor of shape `(batch,)`, image files of at most
             `MAX_PIXELS`.
         size: Side of the crop, in pixels.
         transform: The `ImageTransform` of the weights.
@@ -42,7 +37,7 @@ def decode_batch(serialized, size, transform, read=tf.identity):
     batch = tf.size(serialized)
     rows = tf.data.Dataset.from_tensor_slices((tf.range(batch), serialized))
     rows = rows.map(
-        lambda row, item: (row, _evaluation_crop(read(item), size, transform)),
+        lambda row, item: (row, evaluation_crop(read(item), (size, size), transform)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=False,
     ).ignore_errors()
@@ -61,97 +56,191 @@ def decode_batch(serialized, size, transform, read=tf.identity):
     return scatter(images, [size, size, 3]), scatter(tf.ones_like(row, tf.bool), [])
 
 
-def _evaluation_crop(content, size, transform):
-    image, orientation = _decode(content)
-    # EXIF orientations, which turn an image upright. Flips come before the crop, whose
-    # centre can be half a pixel off; swapping the axes can wait until it is small.
-    image = _when(orientation, (3, 4, 6, 7), lambda x: x[::-1], image)
-    image = _when(orientation, (2, 3, 7, 8), lambda x: x[:, ::-1], image)
-    # As in preprocessing.load_image: the short side becomes `short`, the long one the
-    # whole number below; the crop is centred with Python's rounding, half to even.
-    short = math.floor(size / transform.crop_ratio)
-    shape = tf.shape(image, out_type=tf.int64)[:2]
-    resized = short * shape // tf.reduce_min(shape)
-    start = tf.round(tf.cast(resized - size, tf.float32) / 2)
-    # One op computes the crop alone, so that a strip of 1 x 1,000,000 pixels cannot ask
-    # for a resized long side of 256,000,000.
-    crop = tf.raw_ops.ScaleAndTranslate(
-        images=image[tf.newaxis],
-        size=[size, size],
-        scale=tf.cast(resized / shape, tf.float32),
-        translation=-start,
-        kernel_type=_KERNELS[transform.interpolation],
-        antialias=True,
-    )[0]
-    crop = _when(orientation, (5, 6, 7, 8), tf.image.transpose, crop)
-    # Pillow gives whole grey levels; without this the difference from it would be the
-    # rounding, 0.25 on average.
-    return tf.clip_by_value(tf.round(crop), 0.0, 255.0)
+@tf.autograph.experimental.do_not_convert
+def evaluation_crop(image, image_size, transform):
+    """Cut out the centre of an image, as `keras_mixer.load_image` does.
 
+    Args:
+        image: The bytes of a file, a string scalar, or pixels in [0, 255] of shape
+            `(any height, any width, 3)`.
+        image_size: `(height, width)` of the crop, in pixels.
+        transform: Has `interpolation` and `crop_ratio`.
 
-def _when(orientation, orientations, turn, image):
-    is_one = tf.reduce_any(orientation == tf.constant(orientations))
-    return tf.cond(is_one, lambda: turn(image), lambda: image)
-
-
-def _decode(content):
-    is_png = tf.strings.substr(content, 0, len(_PNG)) == _PNG
-    is_jpeg = tf.strings.substr(content, 0, len(_JPEG)) == _JPEG
-    with tf.control_dependencies([tf.debugging.Assert(is_png | is_jpeg, ["format"])]):
-        shape = tf.cond(
-            is_png,
-            lambda: _png_shape(content),
-            lambda: tf.io.extract_jpeg_shape(content, output_type=tf.int32)[:2],
-        )
-    pixels = tf.reduce_prod(tf.cast(shape, tf.int64))
-    small = tf.debugging.Assert(pixels <= MAX_PIXELS, ["pixels"])
-    with tf.control_dependencies([small]):
-        content = tf.identity(content)
-    return tf.cond(
-        is_png,
-        lambda: (tf.io.decode_png(content, channels=3), 1),
-        # The fast default differs from Pillow's decoder by a grey level on average.
-        lambda: (
-            tf.io.decode_jpeg(content, channels=3, dct_method="INTEGER_ACCURATE"),
-            _orientation(content),
-        ),
-    )
-
-
-def _png_shape(content):
-    # The header chunk comes first: width and height are big-endian at bytes 16 and 20.
-    size = tf.io.decode_raw(
-        tf.strings.substr(content, 16, 8), tf.int32, little_endian=False
-    )
-    return size[::-1]
-
-
-def _orientation(content):
-    """Read the EXIF orientation of a JPEG file; 1 if there is none.
-
-    Nothing in here may fail: broken EXIF data is no reason to refuse the pixels. So
-    places are clipped to the data, which ends in zeros.
+    Returns:
+        float32, whole grey levels in [0, 255], `(*image_size, 3)`.
     """
-    head = tf.strings.substr(content, 0, _EXIF_BYTES)
-    parts = tf.strings.split(head, b"Exif\0\0", 1)
-    before, tiff = parts[0], tf.strings.reduce_join(parts[1:])
-    # Where a segment of EXIF begins: its marker, and its length in 2 bytes.
-    marker = tf.strings.substr(before, tf.maximum(tf.strings.length(before) - 4, 0), 2)
-    data = tf.io.decode_raw(tf.strings.join([tiff, b"\0" * 8]), tf.uint8)
-    data = tf.cast(data, tf.int32)
-    is_big_endian = tf.strings.substr(tiff, 0, 1) == b"M"
+    pixels, orientation = tf.convert_to_tensor(image), tf.constant(1)
+    if pixels.dtype == tf.string:
+        pixels, orientation = decode(image)
+    crop = tf.constant(image_size, tf.int64)
+    stored = tf.shape(pixels, out_type=tf.int64)[:2]
+    size = _turned(stored, orientation)
+    # The smallest size of the same shape that covers crop / crop_ratio.
+    cover = [math.floor(length / transform.crop_ratio) for length in image_size]
+    height_rules = cover[0] * size[1] >= cover[1] * size[0]
+    resized = tf.where(
+        height_rules, cover[0] * size // size[0], cover[1] * size // size[1]
+    )
+    start = tf.cast(tf.round((resized - crop) / 2), tf.int64)
+    window = _stored_window(tf.concat([start, crop], 0), resized, orientation)
+    start = tf.cast(window[:2], tf.float64)
+    end = tf.cast(window[:2] + window[2:], tf.float64)
+    scale = _turned(resized, orientation) / stored
+    # The filter reaches 2 pixels of the coarser grid beyond the crop. What is farther
+    # is left out: a strip of 1 x 1,000,000 pixels would ask for gigabytes.
+    reach = 2 * tf.maximum(1 / scale, 1) + 1
+    first = tf.maximum(tf.cast(start / scale - reach, tf.int64), 0)
+    last = tf.minimum(tf.cast(end / scale + reach, tf.int64) + 1, stored)
+    image = pixels[first[0] : last[0], first[1] : last[1]][tf.newaxis]
+    translation = tf.cast(first, tf.float64) * scale - start
 
-    def number(place, size_bytes):
-        place = tf.clip_by_value(place, 0, tf.size(data) - size_bytes)
-        digits = tf.gather(data, place[..., tf.newaxis] + tf.range(size_bytes))
-        digits = tf.cond(is_big_endian, lambda: digits[..., ::-1], lambda: digits)
-        return tf.reduce_sum(digits * 256 ** tf.range(size_bytes), axis=-1)
+    def resample(image, along):
+        image = tf.raw_ops.ScaleAndTranslate(
+            images=image,
+            size=tf.where(along, tf.cast(window[2:], tf.int32), tf.shape(image)[1:3]),
+            scale=tf.where(along, tf.cast(scale, tf.float32), 1.0),
+            translation=tf.where(along, tf.cast(translation, tf.float32), 0.0),
+            kernel_type=_KERNELS[transform.interpolation],
+            antialias=True,
+        )
+        # Whole grey levels, as Pillow gives them.
+        return tf.clip_by_value(tf.round(image), 0.0, 255.0)
 
-    # TIFF: at byte 4 the place of a table, which is a count, then entries of 12 bytes,
-    # of which the first 2 are the tag and those from 8 the value.
-    table = number(tf.constant(4), 4)
-    entries = table + 2 + 12 * tf.range(number(table, 2))
-    is_orientation = number(entries, 2) == _ORIENTATION_TAG
-    values = tf.boolean_mask(number(entries + 8, 2), is_orientation)
-    found = (marker == b"\xff\xe1") & (tf.size(values) > 0)
-    return tf.cond(found, lambda: values[0], lambda: 1)
+    # Pillow resamples along the rows of the upright image, and the result along its
+    # columns. Both at once, 0.2 grey levels off, spares large images the memory.
+    rows = _turned(tf.constant([False, True]), orientation)
+    image = tf.cond(
+        tf.reduce_prod(last - first) <= _TWO_PASSES,
+        lambda: resample(resample(image, rows), ~rows),
+        lambda: resample(image, [True, True]),
+    )
+    return tf.ensure_shape(_turn_upright(image[0], orientation), (*image_size, 3))
+
+
+@tf.autograph.experimental.do_not_convert
+def decode_window(image, draw):
+    """Decode a part of an image, chosen by its size.
+
+    Args:
+        image: As for `evaluation_crop`.
+        draw: Function from height and width, int32 scalars, to a window in the upright
+            image: `(top, left, height, width)` in pixels, int32 of shape `(4,)`.
+
+    Returns:
+        uint8 pixels of the window, upright.
+    """
+    if image.dtype != tf.string:
+        return _cut(image, draw(*tf.unstack(tf.shape(image)[:2])))
+    header = headers.read_header(image)
+    upright = _turned(header.shape, header.orientation)
+    window = draw(*tf.unstack(upright))
+    window = _stored_window(window, upright, header.orientation)
+    window = tf.ensure_shape(window, (4,))
+    # A JPEG decodes no more than the window, and the blocks that it touches.
+    pixels = tf.cond(
+        header.kind == headers.JPEG,
+        lambda: tf.io.decode_and_crop_jpeg(header.content, window, channels=3),
+        lambda: headers.apart(lambda: _cut(_pixels(header), window))(),
+    )
+    return _turn_upright(pixels, header.orientation)
+
+
+def decode(content):
+    """Decode an image file: uint8 pixels as stored, and their EXIF orientation."""
+    header = headers.read_header(content)
+    return _pixels(header), header.orientation
+
+
+def _pixels(header):
+    """Decode a file whose header was read: uint8 as stored, `(height, width, 3)`."""
+    content = header.content
+
+    def decode(channels=3):
+        return tf.io.decode_image(content, channels, expand_animations=False)
+
+    def decode_bmp():
+        pixels = decode()
+        bits, colours = (
+            tf.io.decode_raw(tf.strings.substr(content, place, 4), tf.int32)[0]
+            for place in (26, 46)
+        )
+        return tf.cond(
+            bits // 2**16 == 8, lambda: paint(pixels, colours), lambda: pixels
+        )
+
+    def paint(pixels, colours):
+        # With 8 bits, TensorFlow gives the numbers of colours in a table, which has
+        # blue, green, red and nothing for each.
+        colours = tf.where((colours < 1) | (colours > 256), 256, colours)
+        header_bytes = tf.io.decode_raw(tf.strings.substr(content, 14, 4), tf.int32)[0]
+        table = tf.strings.substr(content, 14 + header_bytes, 4 * colours)
+        table = tf.io.decode_raw(tf.strings.join([table, b"\0" * 1024]), tf.uint8)
+        table = tf.reshape(table[: tf.size(table) // 4 * 4], (-1, 4))[:, 2::-1]
+        return tf.gather(table, tf.cast(pixels[..., 0], tf.int32))
+
+    pixels = tf.switch_case(
+        header.kind,
+        {
+            # The fast default is a grey level away from Pillow's decoder.
+            headers.JPEG: lambda: tf.io.decode_jpeg(
+                content, channels=3, dct_method="INTEGER_ACCURATE"
+            ),
+            headers.PNG: lambda: tf.io.decode_png(content, channels=3),
+            headers.GIF: decode,
+            headers.BMP: decode_bmp,
+            # The alpha channel goes; TensorFlow does not drop it by itself.
+            headers.WEBP: lambda: decode(channels=0)[..., :3],
+        },
+    )
+    pixels.set_shape((None, None, 3))
+    return pixels
+
+
+def _cut(pixels, window):
+    pixels = tf.image.crop_to_bounding_box(pixels, *tf.unstack(window))
+    pixels.set_shape((None, None, 3))
+    return pixels
+
+
+# EXIF orientations. The stored image becomes upright by a mirroring of rows, then of
+# columns, then an exchange of the two axes, each in half of the orientations.
+_ROWS_MIRRORED = (3, 4, 6, 7)
+_COLUMNS_MIRRORED = (2, 3, 7, 8)
+_AXES_EXCHANGED = (5, 6, 7, 8)
+
+
+def _is_one_of(orientation, orientations):
+    return tf.reduce_any(orientation == tf.constant(orientations))
+
+
+def _turned(shape, orientation):
+    """Turn a stored height and width into the upright ones, or back."""
+    return tf.where(_is_one_of(orientation, _AXES_EXCHANGED), shape[::-1], shape)
+
+
+def _stored_window(window, shape, orientation):
+    """Find a window of the upright image of a shape in the stored one."""
+    begin, size = _turned(window[:2], orientation), _turned(window[2:], orientation)
+    mirrored = [
+        _is_one_of(orientation, orientations)
+        for orientations in (_ROWS_MIRRORED, _COLUMNS_MIRRORED)
+    ]
+    end = _turned(shape, orientation) - begin - size
+    return tf.concat([tf.where(mirrored, end, begin), size], 0)
+
+
+def _turn_upright(pixels, orientation):
+    def turn():
+        turned = pixels
+        for orientations, one_turn in [
+            (_ROWS_MIRRORED, lambda x: x[::-1]),
+            (_COLUMNS_MIRRORED, lambda x: x[:, ::-1]),
+            (_AXES_EXCHANGED, tf.image.transpose),
+        ]:
+            is_one = _is_one_of(orientation, orientations)
+            turned = tf.cond(
+                is_one, lambda f=one_turn, x=turned: f(x), lambda x=turned: x
+            )
+        return turned
+
+    return tf.cond(orientation == 1, lambda: pixels, headers.apart(turn))

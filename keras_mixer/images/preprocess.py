@@ -44,7 +44,7 @@ def load_image(
     Args:
         image: Path of a JPEG, PNG, WebP, BMP, GIF, TIFF or PPM file, or its content as
             bytes, or a binary file object, which is read from where it stands. At most
-            `MAX_PIXELS` (100 million) pixels, by its header.
+            `MAX_PIXELS` (50 million) pixels, by its header.
         size: Side of the crop in pixels. `None` is the input size of the model given
             as `weights`, or else 224.
         weights: Whose transform to follow: a tag of the catalogue, a model of this

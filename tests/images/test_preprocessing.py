@@ -115,9 +115,9 @@ def test_load_image_refuses_a_model_that_does_not_say_its_transform():
         load_image(b"", weights=ImageTransform(interpolation="cubist"))
 
 
-@pytest.mark.parametrize("size", [0, -1, True, 22.5, "224", 10_001])
+@pytest.mark.parametrize("size", [0, -1, True, 22.5, "224", 7_072])
 def test_load_image_refuses_a_size_that_is_no_size(size):
-    with pytest.raises(ValueError, match=f"size must be.*1 to 10000.*size={size!r}"):
+    with pytest.raises(ValueError, match=f"size must be.*1 to 7071.*size={size!r}"):
         load_image(encode(photo("odd"), "PNG"), size)
 
 
