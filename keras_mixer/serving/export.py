@@ -36,7 +36,7 @@ def export_saved_model(
 ) -> pathlib.Path:
     """Export a classifier as `base_dir/<version>/`, ready for TensorFlow Serving.
 
-    The SavedModel takes the bytes of JPEG and PNG files, and decodes, crops and
+    The SavedModel takes the bytes of image files, and decodes, crops and
     normalises them as `load_image` and the model's weights expect. Signatures, the
     batch first in every tensor:
 
