@@ -177,7 +177,7 @@ def bad_images(photos):
     return [
         *broken_requests.NOT_IMAGES,
         jpeg[: len(jpeg) // 2],
-        serving_support.encoded(photos["cat"], "GIF"),
+        serving_support.encoded(photos["cat"], "TIFF"),
         bomb.getvalue(),
     ]
 
