@@ -95,7 +95,7 @@ if not _IS_CLIENT:
 
 if TYPE_CHECKING or not _IS_CLIENT:
     from keras_mixer.catalog import list_weights
-    from keras_mixer.images.preprocess import (
+    from keras_mixer.images import (
         decode_predictions,
         imagenet_labels,
         load_image,
@@ -117,13 +117,14 @@ if TYPE_CHECKING or not _IS_CLIENT:
         TokenMixing,
         load_weights,
     )
+
 if TYPE_CHECKING:
-    from keras_mixer.serving.export import export_saved_model
+    from keras_mixer.serving import export_saved_model
     from keras_mixer.training import TrainConfig, evaluate, train
 
 # These need TensorFlow whatever the Keras backend: loaded at first use.
 _LAZY = {
-    "export_saved_model": "serving.export",
+    "export_saved_model": "serving",
     "train": "training",
     "evaluate": "training",
     "TrainConfig": "training",
