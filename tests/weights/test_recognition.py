@@ -93,6 +93,12 @@ def test_what_was_written_here_comes_back_with_its_constants(
         ({"mean": [0.5]}, r"mean of weights must be three numbers"),
         ({"mean": [0, 0, float("nan")]}, r"mean of weights must be three numbers"),
         ({"interpolation": "nearest"}, r"must be bicubic or bilinear.*nearest"),
+        ({"std": None}, r"std of weights must be three numbers in.*None"),
+        ({"std": 1}, r"std of weights must be three numbers in.*Received: 1,"),
+        ({"std": [[1, 1, 1]]}, r"std of weights must be three numbers"),
+        ({"mean": [0, 0, 10**400]}, r"mean of weights must be three numbers"),
+        ({"crop_pct": float("nan")}, r"crop_ratio of weights must be a number"),
+        ({"crop_pct": 10**400}, r"crop_ratio of weights must be a number"),
         ({"crop_pct": 0}, r"crop_ratio of weights must be a number in \[0.01, 1\]"),
     ],
 )
@@ -117,6 +123,8 @@ def test_a_header_that_says_the_impossible_is_refused(timm_file):
     for text, words in [
         ("[]", "JSON object"),
         ('{"approximate_gelu": 1}', "true or false"),
+        ('{"std": null}', "three numbers"),
+        ('{"crop_ratio": ' + "9" * 5000 + "}", "JSON object"),
         ('{"__class__": 1}', "left out"),
     ]:
         other = timm_file.with_name("other.safetensors")
