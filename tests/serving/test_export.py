@@ -234,13 +234,12 @@ def test_export_saved_model_runs_by_the_c_api(version, signatures, files, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"features": True}, {"precision": "bfloat16"}],
-    ids=["features", "bfloat16"],
+    "approximate_gelu, options",
+    [(True, {"features": True}), (False, {"precision": "bfloat16"})],
+    ids=["tanh", "erf"],
 )
-@pytest.mark.parametrize("approximate_gelu", [True, False], ids=["tanh", "erf"])
 def test_export_saved_model_uses_ops_of_tensorflow_2_20(
-    tmp_path, options, approximate_gelu
+    tmp_path, approximate_gelu, options
 ):
     model = random_model(approximate_gelu=approximate_gelu, classifier_activation=None)
     path = export.export_saved_model(model, tmp_path, **options)

@@ -17,7 +17,7 @@ from serving_support import (
 )
 from tensorflow_serving.apis import prediction_log_pb2
 
-from keras_mixer.serving import export, warm_up
+from keras_mixer.serving import export, signatures, warm_up
 
 
 @pytest.fixture(scope="module")
@@ -30,29 +30,21 @@ def version(exported):
     return exported / "1"
 
 
-@pytest.fixture(scope="module")
-def signatures(version):
-    return signatures_of(version)
-
-
 def test_export_saved_model_writes_labels(version):
     assert (version / "assets" / "labels.txt").read_text().splitlines() == LABELS
 
 
-def test_export_saved_model_reads_labels_from_a_file(tmp_path, model, files):
-    labels = tmp_path / "labels.txt"
-    labels.write_text("\n".join(LABELS) + "\n", encoding="utf-8")
-    path = export.export_saved_model(model, tmp_path / "m", labels=labels, top_k=7)
-    signature = signatures_of(path)["serving_default"]
-    answer = run_signature(signature, image_bytes=[files["cat"]])
-    assert {label.decode() for label in answer["top_k_labels"].flat} == set(LABELS)
-
-
-def test_export_saved_model_knows_the_labels_of_a_tag(tmp_path):
-    model = random_model(classes=10)
-    path = export.export_saved_model(model, tmp_path, labels="cifar10")
-    labels = (path / "assets" / "labels.txt").read_text().splitlines()
-    assert labels[:3] == ["airplane", "automobile", "bird"]
+def test_labels_are_of_a_file_or_a_tag(tmp_path, model):
+    path = tmp_path / "labels.txt"
+    path.write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+    from_file = signatures.classifier_of(model, path, None, None, False)
+    assert from_file.labels == tuple(LABELS)
+    ten = random_model(classes=10)
+    from_tag = signatures.classifier_of(ten, "cifar10", None, None, False)
+    assert from_tag.labels[:3] == ("airplane", "automobile", "bird")
+    large = random_model(classes=1000)
+    imagenet = signatures.classifier_of(large, "imagenet", None, None, False)
+    assert imagenet.labels[285] == "Egyptian_cat"
 
 
 def test_export_saved_model_says_what_it_was(version):
@@ -81,7 +73,8 @@ def test_export_saved_model_says_what_it_was(version):
     }
 
 
-def test_export_saved_model_writes_warm_up_requests(version, signatures):
+def test_export_saved_model_writes_warm_up_requests(version):
+    loaded = signatures_of(version)
     path = str(version / warm_up.RECORDS)
     seen = set()
     for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
@@ -90,7 +83,7 @@ def test_export_saved_model_writes_warm_up_requests(version, signatures):
         request = log.predict_log.request
         ((name, tensor),) = request.inputs.items()
         value = tf.make_ndarray(tensor)
-        signature = signatures[request.model_spec.signature_name]
+        signature = loaded[request.model_spec.signature_name]
         answer = run_signature(signature, **{name: value})
         assert answer.get("valid", np.True_).all()
         assert answer.get("scores", np.ones(1)).any()
@@ -105,10 +98,10 @@ def test_export_saved_model_writes_warm_up_requests(version, signatures):
 
 
 def test_export_saved_model_keeps_versions(tmp_path, model):
-    for expected in (1, 2, 3):
-        path = export.export_saved_model(model, tmp_path, keep=2)
-        assert path == tmp_path / str(expected)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["2", "3"]
+    for name in ("1", "8"):
+        (tmp_path / name).mkdir()
+    assert export.export_saved_model(model, tmp_path, keep=2) == tmp_path / "9"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["8", "9"]
 
 
 def test_export_saved_model_publishes_nothing_that_fails(tmp_path, monkeypatch):

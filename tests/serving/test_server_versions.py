@@ -179,7 +179,9 @@ def test_server_swaps_versions_under_load_and_survives_killed_exports(
 
 
 def test_manager_serves_a_canary_and_goes_back(base_dir, tmp_path, files, caplog):
-    export.export_saved_model(random_model(seed=1), base_dir, labels=LABELS, top_k=3)
+    model = random_model(seed=1)
+    options = {"labels": LABELS, "top_k": 3, "batch_sizes": (len(files),)}
+    export.export_saved_model(model, base_dir, **options)
     current = tmp_path / "current.config"
 
     def use(name):
