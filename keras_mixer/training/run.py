@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import signal
@@ -157,8 +158,10 @@ def _begin(config, folder, where):
             f"{run.epoch_steps} steps an epoch, {run.total_steps} in all."
         )
         if config != asked:
+            known = where.memory < math.inf
+            memory = f" and {where.memory / 1e9:.0f} GB of memory" if known else ""
             print(
-                f"Chosen for these examples and {where.memory / 1e9:.0f} GB of memory: "
+                f"Chosen for these examples{memory}: "
                 f"batch_size={config.batch_size}, warmup_steps={config.warmup_steps}."
             )
         for note in where.without_effect(config):
