@@ -21,7 +21,8 @@ LABELS = flags.DEFINE_string(
     None,
     "Text file with the name of a class in each line, or the tag of weights with these "
     "classes, such as imagenet. Without it: the classes of the tag, for a named model; "
-    "labels.txt beside a .keras file; else the classes' numbers.",
+    "labels.txt beside a .keras file; else ImageNet's, for as many classes; else the "
+    "classes' numbers.",
 )
 TOP_K = flags.DEFINE_integer(
     "top_k", None, "How many classes to return for an image; five, or all of fewer."
@@ -49,7 +50,7 @@ def main(argv):
             "export takes a model and a folder: keras-mixer export MODEL OUT. "
             f"Received: {argv[1:]}."
         )
-    from keras_mixer.catalog import TAGS
+    from keras_mixer.catalog import CLASS_LISTS, TAGS
     from keras_mixer.models import VARIANTS, labels_beside, open_model
     from keras_mixer.serving import export_saved_model
 
@@ -67,6 +68,9 @@ def main(argv):
     else:
         model = open_model(name)
         labels = labels or labels_beside(name)
+    # As `keras-mixer predict` names them.
+    if labels is None and model.output_shape[-1] in CLASS_LISTS:
+        labels = "imagenet"
     path = export_saved_model(
         model,
         base_dir,
@@ -76,9 +80,19 @@ def main(argv):
         weights=weights,
         precision=PRECISION.value,
         features=FEATURES.value,
-        batch_sizes=[int(size) for size in BATCH_SIZES.value],
+        batch_sizes=_batch_sizes(),
         verify=VERIFY.value,
         keep=KEEP.value,
         verbose=True,
     )
     print(path)
+
+
+def _batch_sizes():
+    try:
+        return [int(size) for size in BATCH_SIZES.value]
+    except ValueError:
+        raise ValueError(
+            "--batch_sizes must be whole numbers with commas between them, such as "
+            f"1,2,4. Received: {','.join(BATCH_SIZES.value)}."
+        ) from None

@@ -3,11 +3,11 @@
     keras-mixer query cat.jpg photos/
     keras-mixer query - --json --url=grpc://127.0.0.1:8500/v1/models/mixer < cat.jpg
 
-Arguments are files, folders (their JPEG and PNG files, with those of the folders in
-them), and `-` for one image on standard input. The table has one line an image, best
-guess first. A file that the server cannot use is named on standard error, the others
-are answered all the same, and the exit status is 1. A request that fails, after
-`--retries` more attempts, ends the program.
+Arguments are files, folders (their images, with those of the folders in them), and `-`
+for one image on standard input. The table has one line an image, best guess first. A
+file that the server cannot use is named on standard error, the others are answered all
+the same, and the exit status is 1. A request that fails, after `--retries` more
+attempts, ends the program.
 """
 
 import concurrent.futures
@@ -35,7 +35,11 @@ RETRIES = flags.DEFINE_integer(
 TIMEOUT_SECONDS = flags.DEFINE_float("timeout_seconds", 60.0, "Time for a request.")
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
 
-_SUFFIXES = (".jpg", ".jpeg", ".png")
+# What an exported model reads.
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif"),
+    *(".png", ".bmp", ".gif", ".webp"),
+)
 
 
 def main(argv):
@@ -86,7 +90,7 @@ def _predict(names):
 def _as_json(name, answer):
     """What `keras-mixer predict --json` says of an image, too."""
     if not answer["valid"]:
-        return {"image": name, "error": "not a JPEG or PNG image that can be read"}
+        return {"image": name, "error": "not an image that the server can read"}
     ranked = zip(answer["top_k_labels"], answer["top_k_scores"], strict=True)
     return {
         "image": name,

@@ -11,6 +11,7 @@ import pytest
 from program import keras_mixer_main
 from serving_support import EXPORT, LABELS, random_model
 
+import keras_mixer
 from keras_mixer.serving import client as serving_client
 from keras_mixer.serving import publishing
 
@@ -58,7 +59,7 @@ def url(request, local_server):
 def test_client_prints_a_table(folder, url):
     finished = keras_mixer_main("query", folder, f"--url={url}", "--batch_size=2")
     assert finished.returncode == 1
-    complaint = f"{folder}/broken.jpeg: not a JPEG or PNG image that can be read\n"
+    complaint = f"{folder}/broken.jpeg: not an image that the server can read\n"
     assert finished.stderr == f"keras-mixer: {complaint}"
     lines = finished.stdout.splitlines()
     images = [p for p in folder.rglob("*.*") if p.name not in UNUSABLE]
@@ -219,6 +220,16 @@ def test_export_program_exports(tmp_path, files):
     assert "max_batch_size { value: 4 }" in parameters
 
 
+def test_export_program_names_the_classes_as_predict_does(tmp_path):
+    keras_mixer.MlpMixer(4, 1, 4, 4, 8, input_shape=(16, 16, 3)).save(
+        tmp_path / "model.keras"
+    )
+    arguments = [tmp_path / "model.keras", tmp_path / "mixer", "--batch_sizes=1"]
+    assert keras_mixer_main("export", *arguments).returncode == 0
+    labels = (tmp_path / "mixer/1/assets/labels.txt").read_text().splitlines()
+    assert (len(labels), labels[285]) == (1000, "Egyptian_cat")
+
+
 def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
     keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)]).save(
         tmp_path / "dense.keras"
@@ -229,6 +240,11 @@ def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
         (["none.keras", tmp_path / "m"], "none.keras"),
         ([tmp_path / "junk.keras", tmp_path / "m"], "junk.keras"),
         ([tmp_path / "dense.keras", tmp_path / "m"], "(batch, height, width, 3)"),
+        (
+            [tmp_path / "dense.keras", tmp_path / "m", "--batch_sizes=1,a"],
+            "whole numbers with commas between them, such as 1,2,4. Received: 1,a",
+        ),
+        (["MlpMixerS32", tmp_path / "m"], "would be served with random ones"),
     ]:
         assert sentence in refused(keras_mixer_main("export", *arguments))
     assert publishing.versions(tmp_path / "m") == {}
