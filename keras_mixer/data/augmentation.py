@@ -162,13 +162,27 @@ def mix_batch(config, images, labels, seed):
 
     def mix(layer_name, alpha):
         def branch():
+            # A fourth channel with the example's number tells where pixels came from.
+            numbers = tf.range(tf.shape(images)[0], dtype=tf.float32)
+            own = tf.zeros_like(images[..., :1]) + numbers[:, None, None, None]
             with _drawing_from(seed):
                 layer = getattr(_keras_cv(), layer_name)(alpha=alpha)
-                mixed = layer({"images": images, "labels": labels})
-            return (
-                tf.ensure_shape(mixed["images"], images.shape),
-                tf.ensure_shape(mixed["labels"], labels.shape),
-            )
+                mixed = layer(
+                    {"images": tf.concat([images, own], -1), "labels": labels}
+                )
+            pixels = tf.ensure_shape(mixed["images"][..., :3], images.shape)
+            mixed_labels = mixed["labels"]
+            if layer_name == "CutMix":
+                # keras-cv counts a patch that sticks out of the image at its whole
+                # size; the label is to follow the pixels.
+                pasted = mixed["images"][..., 3] != own[..., 0]
+                share = tf.reduce_mean(tf.cast(pasted, tf.float32), (1, 2))[:, None]
+                partner = tf.reduce_max(
+                    tf.where(pasted, mixed["images"][..., 3], 0.0), (1, 2)
+                )
+                others = tf.gather(labels, tf.cast(tf.round(partner), tf.int32))
+                mixed_labels = labels * (1.0 - share) + others * share
+            return pixels, tf.ensure_shape(mixed_labels, labels.shape)
 
         return branch
 

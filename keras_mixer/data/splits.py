@@ -87,14 +87,21 @@ class StreamSplit:
         )
 
     def shuffled(self, seed, epoch, start):
-        order = tf.cast(seed, tf.int64) * 1_000_003 + epoch
-        if not tf.executing_eagerly():
-            # Shuffling mixes in the seed of the process, unless the graph has its own.
-            tf.random.set_seed(1)
-        examples = self.ordered().shuffle(
-            min(self.size, _SHUFFLE_BUFFER), seed=order, reshuffle_each_iteration=False
+        examples = self.ordered()
+        # `Dataset.shuffle` mixes in the global seed, so that the order would depend on
+        # who set it last, and fails on a seed that is a tensor where that one is 0.
+        shuffled = tf.raw_ops.ShuffleDataset(
+            input_dataset=tf.data.experimental.to_variant(examples),
+            buffer_size=min(self.size, _SHUFFLE_BUFFER),
+            seed=tf.cast(seed, tf.int64),
+            # Two zeros would stand for a seed drawn at random.
+            seed2=tf.cast(epoch, tf.int64) + 1,
+            output_types=tf.nest.flatten(tf.data.get_output_types(examples)),
+            output_shapes=tf.nest.flatten(tf.data.get_output_shapes(examples)),
+            reshuffle_each_iteration=False,
         )
-        return examples.skip(start)
+        shuffled = tf.data.experimental.from_variant(shuffled, examples.element_spec)
+        return shuffled.skip(start)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,17 +74,25 @@ def preprocess_input(x: Any, *, weights: str | ImageTransform | None = None) -> 
 
     Args:
         x: Array or tensor of shape `(..., 3)`, RGB, pixel values in [0, 255].
-        weights: Whose mean and standard deviation to use: a tag of the catalogue or an
-            `ImageTransform`. `None` is 0.5 and 0.5, so that pixels become [-1, 1].
+        weights: Whose mean and standard deviation to use: a tag of the catalogue, or an
+            `ImageTransform`, whose own are 0.5 and 0.5 (pixels become [-1, 1]).
 
     Returns:
         `(x / 255 - mean) / std` in float32: a tensor of the Keras backend (symbolic
         ones too) if `x` is one, otherwise a NumPy array. `x` is not changed.
 
     Raises:
-        ValueError: If the last axis is not 3 long, or `weights` is not valid, such as
-            a model, which normalises its own input.
+        ValueError: If `weights` is not given or a model, since the models of this
+            package normalise their own input unless told not to; if the last axis is
+            not 3 long; or if an array is normalised already.
     """
+    if weights is None:
+        raise ValueError(
+            "preprocess_input is for models built with include_preprocessing=False, "
+            "and has to be told whose constants they use. Received: no weights. All "
+            "other models normalise their own input: give them pixels in [0, 255] as "
+            'they are. For one of the former: preprocess_input(x, weights="imagenet").'
+        )
     if hasattr(weights, "layers"):
         raise ValueError(
             "preprocess_input takes a tag or an ImageTransform as weights. Received: "
@@ -102,6 +110,11 @@ def preprocess_input(x: Any, *, weights: str | ImageTransform | None = None) -> 
             "x must have its 3 colour channels on the last axis. Received: shape "
             f"{tuple(x.shape)}. Move the channel axis there with `np.moveaxis`; repeat "
             "a grey channel 3 times; drop an alpha channel with `x[..., :3]`."
+        )
+    if not is_tensor and x.size and x.min() < 0:
+        raise ValueError(
+            "x must be pixel values in [0, 255]. Received: values from "
+            f"{x.min():.3g} to {x.max():.3g}, as if normalised already."
         )
     if is_tensor:
         return keras.ops.divide(keras.ops.subtract(x / 255.0, mean), std)

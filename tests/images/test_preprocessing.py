@@ -164,7 +164,7 @@ def test_load_image_of_a_hair_is_the_crop_of_its_middle():
 def test_preprocess_input_normalises_as_the_weights_were_trained():
     pixels = np.array([[[0, 127.5, 255]]])
     before = pixels.copy()
-    x = preprocess_input(pixels)
+    x = preprocess_input(pixels, weights="imagenet")
     assert x.dtype == np.float32
     np.testing.assert_allclose(x, [[[-1, 0, 1]]], atol=1e-7)
     imagenet = ImageTransform((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -173,7 +173,7 @@ def test_preprocess_input_normalises_as_the_weights_were_trained():
         [[[-0.485 / 0.229, (127 / 255 - 0.456) / 0.224, 0.594 / 0.225]]],
         rtol=1e-6,
     )
-    np.testing.assert_array_equal(preprocess_input(pixels, weights="imagenet"), x)
+    np.testing.assert_array_equal(preprocess_input(pixels, weights=ImageTransform()), x)
     np.testing.assert_array_equal(pixels, before)
 
 
@@ -198,20 +198,31 @@ def test_preprocess_input_is_what_the_preprocessing_layer_does():
     pixels = load_image(encode(photo("coffee"), "PNG"), 48)
     inside = mixer.get_layer("preprocessing")(pixels[None])
     np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(inside)[0], preprocess_input(pixels), atol=1e-6
+        keras.ops.convert_to_numpy(inside)[0],
+        preprocess_input(pixels, weights="imagenet"),
+        atol=1e-6,
     )
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8, 4), (8, 8, 1), ()])
 def test_preprocess_input_refuses_another_channel_axis(shape):
     with pytest.raises(ValueError, match=r"on the last axis.*shape \(.*np.moveaxis"):
-        preprocess_input(np.zeros(shape))
+        preprocess_input(np.zeros(shape), weights="imagenet")
 
 
 def test_preprocess_input_refuses_a_model_that_normalises_itself():
     mixer = MlpMixer(8, 1, 5, 7, 16, input_shape=(48, 48, 3), classes=3, name="mine")
     with pytest.raises(ValueError, match=r"'mine'.*normalises its own input"):
         preprocess_input(np.zeros((48, 48, 3)), weights=mixer)
+
+
+def test_preprocess_input_is_no_trap_for_models_that_normalise_inside():
+    pixels = photo("coffee")[None, :48, :48]
+    with pytest.raises(ValueError, match=r"normalise their own input.*as they are"):
+        preprocess_input(pixels)
+    once = preprocess_input(pixels, weights="imagenet")
+    with pytest.raises(ValueError, match=r"in \[0, 255\].*normalised already"):
+        preprocess_input(once, weights="imagenet")
 
 
 @pytest.mark.parametrize("classes", [21843, 11221])

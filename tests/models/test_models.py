@@ -64,7 +64,9 @@ def test_model_without_preprocessing_takes_what_preprocess_input_returns(tiny, i
     bare = build_tiny(include_preprocessing=False)
     bare.set_weights(tiny.get_weights())
     np.testing.assert_allclose(
-        bare(keras_mixer.preprocess_input(images)), tiny(images), atol=1e-6
+        bare(keras_mixer.preprocess_input(images, weights="imagenet")),
+        tiny(images),
+        atol=1e-6,
     )
     assert "preprocessing" not in [layer.name for layer in bare.layers]
 
