@@ -41,7 +41,7 @@ def open_source(dataset, *, data_dir=None, val_fraction=0.1, splits=None):
     return open_tfds(dataset, data_dir, val_fraction, splits)
 
 
-def open_split(dataset, split, data_dir=None):
+def open_split(dataset, split, *, data_dir=None, val_fraction=0.1, splits=None):
     """Open a data set for evaluation on one of its splits.
 
     Args:
@@ -49,6 +49,8 @@ def open_split(dataset, split, data_dir=None):
         split: `train`, `val` or `test`; of a TensorFlow Dataset also a split in its
             own syntax.
         data_dir: As for `open_source`.
+        val_fraction: As for `open_source`; that of a run gives the run's own splits.
+        splits: As for `open_source`.
 
     Returns:
         The `Source` and the split.
@@ -58,11 +60,11 @@ def open_split(dataset, split, data_dir=None):
     """
     usual = ("train", "val", "test")
     is_tfds = dataset != "digits" and not dataset.startswith("folder:")
-    if split in usual or not is_tfds:
-        source = open_source(dataset, data_dir=data_dir)
-    else:
-        source = open_source(dataset, data_dir=data_dir, splits={"test": split})
-        split = "test"
+    if split not in usual and is_tfds:
+        splits, split = {"test": split}, "test"
+    source = open_source(
+        dataset, data_dir=data_dir, val_fraction=val_fraction, splits=splits
+    )
     if split not in source.splits:
         raise ValueError(
             f"The split must be one of {', '.join(source.splits)}. "

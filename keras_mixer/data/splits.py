@@ -74,16 +74,18 @@ class StreamSplit:
     size: int
 
     def content(self, image):
-        return image
+        is_grey = image.dtype != tf.string and image.shape[-1] == 1
+        return tf.image.grayscale_to_rgb(image) if is_grey else image
 
     def ordered(self):
         import tensorflow_datasets as tfds
 
+        is_file = isinstance(self.builder.info.features["image"], tfds.features.Image)
         return self.builder.as_dataset(
             split=self.name,
             as_supervised=True,
             # The pipeline decodes, only the part of the image that it needs.
-            decoders={"image": tfds.decode.SkipDecoding()},
+            decoders={"image": tfds.decode.SkipDecoding()} if is_file else None,
         )
 
     def shuffled(self, seed, epoch, start):
@@ -96,8 +98,8 @@ class StreamSplit:
             seed=tf.cast(seed, tf.int64),
             # Two zeros would stand for a seed drawn at random.
             seed2=tf.cast(epoch, tf.int64) + 1,
-            output_types=tf.nest.flatten(tf.data.get_output_types(examples)),
-            output_shapes=tf.nest.flatten(tf.data.get_output_shapes(examples)),
+            output_types=[spec.dtype for spec in examples.element_spec],
+            output_shapes=[spec.shape for spec in examples.element_spec],
             reshuffle_each_iteration=False,
         )
         shuffled = tf.data.experimental.from_variant(shuffled, examples.element_spec)

@@ -1,5 +1,9 @@
 """TensorFlow Datasets as a data set."""
 
+import itertools
+
+import numpy as np
+
 from keras_mixer.data.splits import Source, StreamSplit
 
 
@@ -68,56 +72,143 @@ def source_of(builder, dataset, val_fraction, splits):
     Raises:
         ValueError: If it is not of labelled images, or has no such splits.
     """
+    import tensorflow_datasets as tfds
+
     features = builder.info.features
     if builder.info.supervised_keys != ("image", "label"):
         raise ValueError(
             "The data set must be one of images with one label each. Received: "
             f"{dataset}, with the features {', '.join(features or ())}."
         )
+    image, label = features["image"], features["label"]
+    channels = image.shape[-1] if len(image.shape or ()) == 3 else None
+    if channels not in (1, 3, 4) and not isinstance(image, tfds.features.Image):
+        channels = 0
+    if channels == 0 or image.np_dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            "The images must have 1 or 3 channels of whole numbers. Received: "
+            f"{dataset}, with {image}."
+        )
+    if not isinstance(label, tfds.features.ClassLabel):
+        raise ValueError(
+            f"The labels must have names (ClassLabel). Received: {dataset}, with "
+            f"{label}. Write its images into a folder for each class, and open that."
+        )
     available = builder.info.splits
-    names = ({"train": "train"} if "train" in available else {}) | splits
-    if "test" not in names:
+    for spec in splits.values():
+        try:
+            _ranges(spec, available)
+        except (KeyError, ValueError, AssertionError) as error:
+            raise ValueError(
+                "A split must be in TensorFlow Datasets' syntax, of "
+                f"{dataset}'s splits {', '.join(available)}. Received: {spec}."
+            ) from error
+    specs = _disjoint(dataset, available, val_fraction, splits)
+    streams = {
+        split: StreamSplit(builder, spec, available[spec].num_examples)
+        for split, spec in specs.items()
+    }
+    return Source(dataset, tuple(label.names), streams)
+
+
+def _disjoint(dataset, available, val_fraction, asked):
+    """Name train, val and test so that no example is in two of them."""
+    ranges = {name: _ranges(spec, available) for name, spec in asked.items()}
+    if "test" not in ranges:
         # The test labels of ImageNet are not public; its validation split is what
         # everybody tests on.
         has_labels = "test" in available and dataset.split("/")[0] != "imagenet2012"
-        if has_labels:
-            names["test"] = "test"
-        elif "validation" in available:
-            names["test"] = "validation"
-    unused = "validation" in available and names.get("test") != "validation"
-    if "val" not in names and unused:
-        names["val"] = "validation"
-    cuts = {"val": val_fraction, "test": 0.1}
-    if "train" in names:
-        missing = {name: cuts[name] for name in cuts if name not in names}
-        names |= _cut(names["train"], available, missing)
-    try:
-        streams = {
-            split: StreamSplit(builder, name, available[name].num_examples)
-            for split, name in names.items()
-        }
-    except (KeyError, ValueError) as error:
-        raise ValueError(
-            f"A split must be in TensorFlow Datasets' syntax, of {dataset}'s splits "
-            f"{', '.join(available)}. Received: {names}."
-        ) from error
-    class_names = tuple(features["label"].names)
-    return Source(dataset, class_names, streams)
-
-
-def _cut(train, available, fractions):
-    """Name the parts of a training split that are left and that are cut off its end."""
-    names = {}
-    end = available[train].num_examples if train in available else 0
-    for missing, fraction in reversed(fractions.items()):
-        if fraction and not end:
-            raise ValueError(
-                f"There must be a {missing} split. Received: none beside "
-                f"train_split={train}. Name one, as --{missing}_split=train[90%:]."
+        for name in ["test"] * has_labels + ["validation"]:
+            free = name in available and not any(
+                _common(_ranges(name, available), other) for other in ranges.values()
             )
-        if fraction:
-            start = end - max(round(available[train].num_examples * fraction), 1)
-            names[missing] = f"{train}[{start}:{end}]"
-            names["train"] = f"{train}[:{start}]"
-            end = start
-    return names
+            if free and "test" not in ranges:
+                ranges["test"] = _ranges(name, available)
+    if "val" not in ranges and "validation" in available:
+        validation = _ranges("validation", available)
+        if not any(_common(validation, other) for other in ranges.values()):
+            ranges["val"] = validation
+    if "train" not in asked and "train" in available:
+        ranges["train"] = _ranges("train", available)
+        for held_out in ("val", "test"):
+            ranges["train"] = _without(ranges["train"], ranges.get(held_out, []))
+    if "train" in ranges:
+        whole = _size(ranges["train"])
+        for name, fraction in [("test", 0.1), ("val", val_fraction)]:
+            if name not in ranges and fraction:
+                left = _size(ranges["train"]) - max(round(whole * fraction), 1)
+                first = _first(ranges["train"], left)
+                ranges[name] = _without(ranges["train"], first)
+                ranges["train"] = first
+    for one, other in itertools.combinations(ranges, 2):
+        if common := _common(ranges[one], ranges[other]):
+            raise ValueError(
+                f"{one} and {other} must have no example in common. Received: "
+                f"--{one}_split={asked.get(one, one)}, "
+                f"--{other}_split={asked.get(other, other)}, which share "
+                f"{_spec(common, available)}."
+            )
+    return {name: _spec(part, available) for name, part in ranges.items() if part}
+
+
+def _ranges(spec, available):
+    """Resolve a split to `(name, first, last)` of the data set's own splits."""
+    if spec in list(available):
+        return [(spec, 0, available[spec].num_examples)]
+    places, found = {}, []
+    for name, info in available.items():
+        position = 0
+        for file in info.file_instructions:
+            places[file.filename] = name, position
+            position += file.examples_in_shard
+    for file in available[spec].file_instructions:
+        name, position = places[file.filename]
+        first = position + file.skip
+        taken = file.take if file.take >= 0 else file.examples_in_shard - file.skip
+        if found and found[-1][0] == name and found[-1][2] == first:
+            found[-1] = name, found[-1][1], first + taken
+        else:
+            found.append((name, first, first + taken))
+    return found
+
+
+def _without(ranges, others):
+    for name, low, high in others:
+        ranges = [
+            (own, *part)
+            for own, first, last in ranges
+            for part in (
+                [(first, min(last, low)), (max(first, high), last)]
+                if own == name
+                else [(first, last)]
+            )
+            if part[0] < part[1]
+        ]
+    return ranges
+
+
+def _common(ranges, others):
+    return _without(ranges, _without(ranges, others))
+
+
+def _first(ranges, count):
+    taken = []
+    for name, first, last in ranges:
+        last = min(last, first + count)
+        count -= max(last - first, 0)
+        taken += [(name, first, last)] * (first < last)
+    return taken
+
+
+def _size(ranges):
+    return sum(last - first for _, first, last in ranges)
+
+
+def _spec(ranges, available):
+    """Write ranges in TensorFlow Datasets' syntax."""
+    return "+".join(
+        name
+        if last - first == available[name].num_examples
+        else f"{name}[{first or ''}:{last}]"
+        for name, first, last in ranges
+    )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.python.eager import context as tf_context
 
 from keras_mixer.catalog import ImageTransform
 from keras_mixer.data import batches, sources, tfds_sources
@@ -287,12 +288,131 @@ def test_tfds_takes_splits_in_its_own_syntax(prepared):
     source = sources.open_source(name, data_dir=folder, splits=splits)
     sizes = {name: split.size for name, split in source.splits.items()}
     assert sizes == {"train": 30, "val": 6, "test": 24}
-    _, split = sources.open_split(name, "train[:10%]", folder)
-    assert split.size == 6
-    with pytest.raises(ValueError, match="There must be a val split"):
-        sources.open_source(name, data_dir=folder, splits={"train": "train[:50%]"})
+    for spec, size in [("train[:10%]", 6), ("train[:5]+validation", 14)]:
+        _, split = sources.open_split(name, spec, data_dir=folder)
+        assert split.size == size
     with pytest.raises(ValueError, match="of grey_squares's splits train, validation"):
         sources.open_source(name, data_dir=folder, splits={"test": "nowhere"})
+
+
+@pytest.mark.parametrize(
+    "asked, expected",
+    [
+        (
+            {"test": "train[90%:]"},
+            {"train": "train[:54]", "val": "validation", "test": "train[54:60]"},
+        ),
+        (
+            {"val": "train[50%:60%]"},
+            {
+                "train": "train[:30]+train[36:60]",
+                "val": "train[30:36]",
+                "test": "validation",
+            },
+        ),
+        (
+            {"train": "train[:50%]"},
+            {"train": "train[:27]", "val": "train[27:30]", "test": "validation"},
+        ),
+        (
+            {"test": "validation[:5]"},
+            {"train": "train[:54]", "val": "train[54:60]", "test": "validation[:5]"},
+        ),
+    ],
+)
+def test_tfds_splits_share_no_example(prepared, asked, expected):
+    name, folder = prepared
+    source = sources.open_source(name, data_dir=folder, splits=asked)
+    assert {split: part.name for split, part in source.splits.items()} == expected
+    # What is given anew, with the run's own settings, is the same split.
+    _, val = sources.open_split(name, "val", data_dir=folder, splits=asked)
+    assert val.name == expected["val"]
+
+
+def test_tfds_refuses_splits_that_overlap(prepared):
+    name, folder = prepared
+    splits = {"train": "train[:60%]", "val": "train[50%:70%]"}
+    with pytest.raises(ValueError, match=r"no example in common.*train\[30:36\]"):
+        sources.open_source(name, data_dir=folder, splits=splits)
+
+
+@pytest.mark.parametrize("global_seed", [None, 0, 5])
+def test_tfds_order_depends_on_seed_and_epoch_alone(prepared, global_seed):
+    name, folder = prepared
+    split = sources.open_source(name, data_dir=folder).splits["train"]
+
+    def order(seed, epoch):
+        # The epoch is a tensor in the pipeline of training.
+        epochs = tf.data.Dataset.from_tensors(tf.constant(epoch, tf.int64))
+        stream = epochs.flat_map(
+            lambda e: split.shuffled(seed, e, tf.constant(0, "int64"))
+        )
+        return [image for image, _ in stream.as_numpy_iterator()]
+
+    before = tf_context.global_seed()
+    try:
+        tf.random.set_seed(3)
+        expected = order(0, 0), order(0, 1), order(1, 0)
+        tf.random.set_seed(global_seed)
+        assert (order(0, 0), order(0, 1), order(1, 0)) == expected
+    finally:
+        tf.random.set_seed(before)
+    first, *others = expected
+    assert all(other != first and sorted(other) == sorted(first) for other in others)
+
+
+def builder_of(folder, image, label, values):
+    """A TensorFlow Dataset prepared with other features."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class Other(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """Six examples."""
+
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict({"image": image, "label": label})
+            keys = ("image", "label")
+            return tfds.core.DatasetInfo(
+                builder=self, features=features, supervised_keys=keys
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._examples()}
+
+        def _examples(self):
+            for number, (pixels, name) in enumerate(values):
+                yield number, {"image": pixels, "label": name}
+
+        _generate_examples = _examples
+
+    builder = Other(data_dir=str(folder))
+    builder.download_and_prepare()
+    return builder
+
+
+def test_tfds_refuses_labels_without_names_and_reads_grey_tensors(tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    grey = np.full((6, 5, 1), 90, "uint8")
+    image = tfds.features.Tensor(shape=(6, 5, 1), dtype=np.uint8)
+    for label, value in [
+        (tfds.features.Text(), "cat"),
+        (tfds.features.Scalar(dtype=np.int64), 3),
+    ]:
+        builder = builder_of(tmp_path / str(value), image, label, [(grey, value)] * 6)
+        with pytest.raises(ValueError, match="labels must have names"):
+            tfds_sources.source_of(builder, "other", 0.1, {})
+    floats = tfds.features.Tensor(shape=(6, 5, 1), dtype=np.float32)
+    names = tfds.features.ClassLabel(names=["a", "b"])
+    builder = builder_of(
+        tmp_path / "floats", floats, names, [(np.float32(grey), 1)] * 6
+    )
+    with pytest.raises(ValueError, match="images must have 1 or 3 channels"):
+        tfds_sources.source_of(builder, "other", 0.1, {})
+    builder = builder_of(tmp_path / "named", image, names, [(grey, 1)] * 6)
+    split = tfds_sources.source_of(builder, "other", 0.1, {}).splits["train"]
+    images, *_ = next(iter(evaluation_batches(split, 2, 2)))
+    np.testing.assert_array_equal(images, 90)
 
 
 def test_tfds_mock_gives_batches(prepared):
