@@ -9,8 +9,8 @@ from keras_mixer.models.mixer import VARIANTS, variant_name
 from keras_mixer.models.network import build
 from keras_mixer.weights import (
     Report,
-    check_constants,
     check_fit,
+    check_same_constants,
     fill_model,
     model_sizes,
     open_file,
@@ -78,5 +78,5 @@ def load_weights(
             if the model normalises pixels, or has a GELU, unlike the weights'.
     """
     source = open_weights(weights, variant_name(*model_sizes(model)))
-    check_constants(model, source)
+    check_same_constants(model, source)
     return fill_model(model, source, resize)

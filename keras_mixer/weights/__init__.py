@@ -6,8 +6,8 @@ from keras_mixer.weights.download import DownloadError
 from keras_mixer.weights.files import written_whole
 from keras_mixer.weights.fill import (
     Report,
-    check_constants,
     check_fit,
+    check_same_constants,
     export_arrays,
     fill_model,
     model_sizes,
@@ -28,8 +28,8 @@ __all__ = [
     "DownloadError",
     "Report",
     "Source",
-    "check_constants",
     "check_fit",
+    "check_same_constants",
     "checked_constants",
     "constants_header",
     "export_arrays",

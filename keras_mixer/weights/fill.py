@@ -202,7 +202,7 @@ def model_sizes(model):
     )
 
 
-def check_constants(model, source):
+def check_same_constants(model, source):
     """Refuse weights for a model of another normalisation or GELU.
 
     Raises:

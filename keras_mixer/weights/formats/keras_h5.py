@@ -69,13 +69,14 @@ def _damage_named(path):
 
 def _members(path):
     """The bytes of a `.keras` file's configuration and of its weights, as views."""
-    members = {member.filename: member for member in npz.list_members(path)}
+    listed = npz.list_members(path)
+    members = {member.filename: member for member in listed}
     config, weights = (members.get(name) for name in MEMBERS[1:])
     if (
         set(members) - set(MEMBERS)
         or config is None
         or weights is None
-        or len(npz.list_members(path)) != len(members)
+        or len(listed) != len(members)
         or weights.compress_type != zipfile.ZIP_STORED
         or config.file_size > _MAX_CONFIG_BYTES
     ):
