@@ -119,17 +119,7 @@ def _open_split(model):
             settings = config.source_settings
     if DATA_DIR.value:
         settings["data_dir"] = DATA_DIR.value
-    if SPLIT.value not in ("train", "val", "test"):
-        return data.open_split(
-            DATASET.value, SPLIT.value, data_dir=settings.get("data_dir")
-        )
-    source = data.open_source(DATASET.value, **settings)
-    if SPLIT.value not in source.splits:
-        raise ValueError(
-            f"The split must be one of {', '.join(source.splits)}. "
-            f"Received: split={SPLIT.value}."
-        )
-    return source, source.splits[SPLIT.value]
+    return data.open_split(DATASET.value, SPLIT.value, **settings)
 
 
 def _check_classes(model, source):
