@@ -1,5 +1,7 @@
 """Folders of images as a data set: one folder for each class."""
 
+import collections
+import os
 import pathlib
 
 import numpy as np
@@ -7,10 +9,16 @@ import tensorflow as tf
 
 from keras_mixer.data.splits import IndexedSplit, Source, complete
 from keras_mixer.images import graph
+from keras_mixer.images.decode import read_image
 
-_READABLE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-# Images all the same, which are named to the user and not passed over in silence.
-_OTHER_SUFFIXES = (".webp", ".tif", ".tiff", ".heic", ".avif", ".ppm")
+# Names of images, also of kinds that only `load_image` reads or that nothing here does:
+# those are named to the user and not passed over in silence.
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".png", ".apng"),
+    *(".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".heic", ".heif"),
+    *(".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+    *(".ico", ".psd", ".svg", ".dng", ".raw"),
+)
 _VAL_NAMES = ("val", "validation", "valid")
 # More unreadable images than this share is a broken copy, not a few bad files.
 _MAX_UNREADABLE = 0.01
@@ -44,7 +52,7 @@ def open_folder(dataset, val_fraction):
             split: path / name for split, name in named if (path / name).is_dir()
         }
     class_names = _class_names(folders["train"])
-    splits, unreadable = {}, []
+    splits, unreadable, prints = {}, [], {}
     for name, folder in folders.items():
         unknown = set(_class_names(folder)) - set(class_names)
         if unknown:
@@ -52,9 +60,10 @@ def open_folder(dataset, val_fraction):
                 f"Every class must have a folder in {folders['train']}. Received: "
                 f"{', '.join(sorted(unknown))} in {folder}."
             )
-        splits[name], bad = _read_folder(folder, class_names)
+        splits[name], bad = _read_folder(folder, class_names, prints)
         unreadable += bad
     notes = _notes(unreadable, sum(split.size for split in splits.values()))
+    notes += _passed_over(folders.values())
     empty = sorted(set(range(len(class_names))) - set(splits["train"].labels.tolist()))
     if empty:
         raise ValueError(
@@ -63,6 +72,7 @@ def open_folder(dataset, val_fraction):
             "Remove the folders, or fill them."
         )
     splits = complete(splits, val_fraction, test_fraction=0.1)
+    notes += _twins(splits, prints)
     return Source(dataset, class_names, splits, notes)
 
 
@@ -78,38 +88,52 @@ def _class_names(folder):
             f"as in {folder}/cat/1.jpg and {folder}/dog/1.jpg. "
             f"Received: {len(names)} folders in {folder}."
         )
+    for name in names:
+        if not name.isprintable():
+            raise ValueError(
+                "The name of a class must be UTF-8, without line breaks. Received: "
+                f"{_shown(os.fsencode(name))!r} in {folder}. Rename the folder."
+            )
     return tuple(names)
 
 
-def _read_folder(folder, class_names):
-    """List the images of a split, and those that TensorFlow cannot decode."""
+def _read_folder(folder, class_names, prints):
+    """List the images of a split, and those that TensorFlow cannot decode.
+
+    Notes a fingerprint of each file in `prints`.
+    """
     paths, labels = [], []
     for label, name in enumerate(class_names):
         if (folder / name).is_dir():
+            # As bytes: a name need not be UTF-8.
             found = sorted(
-                str(path)
+                os.fsencode(path)
                 for path in (folder / name).rglob("*")
-                if path.suffix.lower() in _READABLE_SUFFIXES + _OTHER_SUFFIXES
-                and path.is_file()
+                if path.suffix.lower() in _SUFFIXES and path.is_file()
             )
             paths += found
             labels += [label] * len(found)
     if not paths:
         raise ValueError(
             "A folder of images must have images in it. Received: none in "
-            f"{folder}/*/ (looked for {' '.join(_READABLE_SUFFIXES)})."
+            f"{folder}/*/ (looked for {' '.join(_SUFFIXES)})."
         )
 
     def check(number, path):
+        content = tf.io.read_file(path)
+        fingerprint = tf.strings.to_hash_bucket_fast(content, 2**63 - 1)
         # The shape makes sure that the image is decoded.
-        return number, tf.shape(graph.decode(tf.io.read_file(path))[0])
+        return number, fingerprint, tf.shape(graph.decode(content)[0])
 
     checked = (
         tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), paths))
         .map(check, num_parallel_calls=tf.data.AUTOTUNE)
         .ignore_errors()
     )
-    readable = [int(number) for number, _ in checked.as_numpy_iterator()]
+    readable = []
+    for number, fingerprint, _ in checked.as_numpy_iterator():
+        readable.append(int(number))
+        prints[paths[number]] = int(fingerprint)
     bad = sorted(set(range(len(paths))) - set(readable))
     split = IndexedSplit(np.array(paths), np.array(labels, "int64"))
     return split.take(readable), [paths[number] for number in bad]
@@ -119,13 +143,55 @@ def _notes(unreadable, readable_count):
     if not unreadable:
         return ()
     total = readable_count + len(unreadable)
-    listed = ", ".join(unreadable[:10])
-    if len(unreadable) > 10:
-        listed += f" and {len(unreadable) - 10} more"
+    listed = "; ".join(_why(path) for path in unreadable[:3])
+    if len(unreadable) > 3:
+        listed += f"; and {len(unreadable) - 3} more"
     if len(unreadable) > _MAX_UNREADABLE * total:
         raise ValueError(
             f"At most {_MAX_UNREADABLE:.0%} of the images may be unreadable. "
-            f"Received: {len(unreadable)} of {total}: {listed}. "
-            "Repair or remove them; JPEG, PNG, BMP and GIF can be read."
+            f"Received: {len(unreadable)} of {total}: {listed}. Repair or remove them; "
+            "JPEG, PNG, GIF, BMP and (still) WebP can be read."
         )
     return (f"Skipped {len(unreadable)} of {total} images, unreadable: {listed}.",)
+
+
+def _why(path):
+    """Say in the words of `load_image` why a file cannot be used."""
+    try:
+        read_image(os.fsdecode(path))
+    except ValueError as error:
+        return f"{_shown(path)} ({error})"
+    return f"{_shown(path)} (of a kind that load_image reads, but TensorFlow does not)"
+
+
+def _passed_over(folders):
+    others = collections.Counter(
+        path.suffix.lower() or "no suffix"
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+        and path.suffix.lower() not in _SUFFIXES
+        and not path.name.startswith(".")
+    )
+    if not others:
+        return ()
+    kinds = ", ".join(f"{count} of {kind}" for kind, count in others.most_common(5))
+    return (f"Passed over {others.total()} files that are no images by name: {kinds}.",)
+
+
+def _twins(splits, prints):
+    """Say which files of train are in val or test as well, byte for byte."""
+    in_train = {prints[path] for path in splits["train"].images.tolist()}
+    notes = []
+    for name, split in splits.items():
+        twins = [p for p in split.images.tolist() if prints[p] in in_train]
+        if name != "train" and twins:
+            notes.append(
+                f"{len(twins)} of {split.size} images of {name} are in train as well, "
+                f"byte for byte, as {_shown(twins[0])}."
+            )
+    return tuple(notes)
+
+
+def _shown(path):
+    return path.decode("utf-8", "backslashreplace")

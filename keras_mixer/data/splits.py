@@ -139,6 +139,13 @@ def complete(splits, val_fraction, test_fraction):
         if name not in splits and fraction:
             train = splits["train"]
             rest, held_out = _hold_out(train.labels, fraction)
+            if not len(rest) or not len(held_out):
+                raise ValueError(
+                    f"There must be images to hold out as {name}, and some to train "
+                    f"on. Received: {train.size} images of {len(set(train.labels))} "
+                    f"classes. Add images, or give {name} a folder of its own beside "
+                    "train; --val_fraction=0 holds out nothing for val."
+                )
             splits["train"], splits[name] = train.take(rest), train.take(held_out)
     return splits
 

@@ -1,7 +1,9 @@
 """Sources, splits, and the batches made of them."""
 
+import io
 import itertools
 import math
+import os
 
 import numpy as np
 import pytest
@@ -100,7 +102,7 @@ def test_folder_is_split_by_class_the_same_way_each_time(folder):
     for name, split in first.splits.items():
         np.testing.assert_array_equal(split.images, second.splits[name].images)
         for path, label in zip(split.images, split.labels, strict=True):
-            assert f"/{first.class_names[label]}/" in path
+            assert f"/{first.class_names[label]}/".encode() in path
 
 
 def test_folder_with_splits_keeps_them(folder, tmp_path):
@@ -110,7 +112,7 @@ def test_folder_with_splits_keeps_them(folder, tmp_path):
     source = sources.open_source(f"folder:{tmp_path / 'split'}")
     sizes = {name: split.size for name, split in source.splits.items()}
     assert sizes == {"train": 20, "val": 6, "test": 8}
-    assert all("/test/" in path for path in source.splits["test"].images)
+    assert all(b"/test/" in path for path in source.splits["test"].images)
 
 
 def test_folder_holds_out_nothing_at_val_fraction_zero(folder):
@@ -128,8 +130,10 @@ def test_folder_skips_and_lists_unreadable_images(tmp_path):
     (tmp_path / "b/notes.txt").write_text("no image, and not meant to be one")
     source = sources.open_source(f"folder:{tmp_path}")
     assert sum(split.size for split in source.splits.values()) == 298
-    (note,) = source.notes
+    note, other = source.notes
     assert note.startswith("Skipped 2 of 300 images")
+    assert "cut off or damaged" in note
+    assert other == "Passed over 1 files that are no images by name: 1 of .txt."
     assert "a/000.png" in note
     assert "b/001.png" in note
 
@@ -137,6 +141,57 @@ def test_folder_skips_and_lists_unreadable_images(tmp_path):
 def test_folder_refuses_over_one_percent_unreadable(folder):
     (folder / "dark/new.webp").write_bytes(b"RIFF")
     with pytest.raises(ValueError, match=r"At most 1%.*Received: 1 of 61: .*new\.webp"):
+        sources.open_source(f"folder:{folder}")
+
+
+def test_folder_reads_every_name_of_an_image(tmp_path):
+    for number, suffix in enumerate([".jfif", ".jpe", ".JPG", ".webp", ".dib", ".png"]):
+        for label in "ab":
+            file_format = {".webp": "WEBP", ".dib": "BMP", ".png": "PNG"}.get(suffix)
+            pixels = np.full((9, 9, 3), 20 * number + 10 * (label == "b"), "uint8")
+            (tmp_path / label).mkdir(exist_ok=True)
+            name = os.fsencode(tmp_path / label) + b"/caf\xe9" + suffix.encode()
+            with open(name, "wb") as file:
+                Image.fromarray(pixels).save(file, file_format or "JPEG")
+    source = sources.open_source(f"folder:{tmp_path}")
+    assert sum(split.size for split in source.splits.values()) == 12
+    assert source.notes == ()
+    images, *_ = next(iter(evaluation_batches(source.splits["train"], 2, 8)))
+    assert np.ptp(images) > 50
+
+
+def test_folder_refuses_to_hold_out_what_is_not_there(tmp_path):
+    for count in (1, 2):
+        write_images(tmp_path / f"{count}/a", count, value=60)
+        write_images(tmp_path / f"{count}/b", count, value=190)
+        with pytest.raises(
+            ValueError, match=r"hold out as (test|val).*--val_fraction=0"
+        ):
+            sources.open_source(f"folder:{tmp_path}/{count}")
+    splits = sources.open_source(f"folder:{tmp_path}/2", val_fraction=0).splits
+    assert {name: split.size for name, split in splits.items()} == {
+        "train": 2,
+        "test": 2,
+    }
+
+
+def test_folder_says_that_test_has_images_of_train(tmp_path):
+    for split in ("train", "test"):
+        for label, value in [("a", 60), ("b", 190)]:
+            write_images(tmp_path / split / label, 5, value=value)
+    (tmp_path / "test/a/000.png").unlink()
+    notes = sources.open_source(f"folder:{tmp_path}", val_fraction=0).notes
+    assert len(notes) == 1
+    assert notes[0].startswith("9 of 9 images of test are in train as well")
+
+
+def test_folder_does_not_decode_a_bomb(tmp_path, folder):
+    bomb = io.BytesIO()
+    Image.new("1", (20_000, 20_000)).save(bomb, "PNG")
+    (folder / "dark/bomb.png").write_bytes(bomb.getvalue())
+    with pytest.raises(
+        ValueError, match=r"1 of 61.*bomb\.png.*at most 50,000,000 pixels"
+    ):
         sources.open_source(f"folder:{folder}")
 
 
