@@ -1,13 +1,15 @@
 """One way from a file's bytes to the model's crop, and from scores to labels."""
 
-from keras_mixer.images.preprocess import (
+from keras_mixer.images.labels import (
     decode_predictions,
     imagenet_labels,
+    weights_labels,
+)
+from keras_mixer.images.preprocess import (
     load_image,
     preprocess_input,
     preprocessing_layer,
     transform_for,
-    weights_labels,
 )
 
 __all__ = [

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_mixer.catalog import TAGS, ImageTransform, transform_of
-from keras_mixer.images import graph, preprocess
+from keras_mixer.images import graph, imagenet_labels, preprocess, weights_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,10 +219,10 @@ def _labels(labels, classes):
         labels = [str(index) for index in range(classes)]
     elif isinstance(labels, str) and labels == "imagenet":
         source = 'labels="imagenet"'
-        labels = [label for _, label in preprocess.imagenet_labels(classes)]
+        labels = [label for _, label in imagenet_labels(classes)]
     elif isinstance(labels, str) and labels in TAGS:
         source = f"labels={labels!r}"
-        labels = [label for _, label in preprocess.weights_labels(labels)]
+        labels = [label for _, label in weights_labels(labels)]
     elif isinstance(labels, (str, os.PathLike)):
         source = f"the file {os.fspath(labels)!r}"
         labels = _read_labels(labels)

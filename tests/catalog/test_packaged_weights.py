@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import keras_mixer
-from keras_mixer import catalog, weights
-from keras_mixer.images import preprocess
+from keras_mixer import catalog, images, weights
 
 ENTRY = catalog.ENTRIES["MlpMixerNano4", "cifar10"]
 CARD = weights.fetch(ENTRY).with_name("MlpMixerNano4-cifar10.md")
@@ -24,7 +23,7 @@ def test_card_and_catalogue_say_the_same():
     assert f"**{ENTRY.top1:.2f} %** top-1" in text
     assert f"{ENTRY.top5:.2f} % top-5" in text
     rows = re.findall(r"^\| (\w+) \| ([\d.]+) \|$", text, re.M)
-    labels = [label for _, label in preprocess.weights_labels("cifar10")]
+    labels = [label for _, label in images.weights_labels("cifar10")]
     assert [name for name, _ in rows] == labels
     # The classes have equally many images.
     mean = np.mean([float(accuracy) for _, accuracy in rows])

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from keras_mixer.catalog import ImageTransform
-from keras_mixer.images.preprocess import (
+from keras_mixer.images import (
     decode_predictions,
     imagenet_labels,
     load_image,
