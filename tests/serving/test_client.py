@@ -235,6 +235,9 @@ def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
         tmp_path / "dense.keras"
     )
     (tmp_path / "junk.keras").write_bytes(b"junk")
+    quantized = random_model()
+    quantized.quantize("int8")
+    quantized.save(tmp_path / "quantized.keras")
     for arguments, sentence in [
         ([], "export takes a model and a folder"),
         (["none.keras", tmp_path / "m"], "none.keras"),
@@ -244,6 +247,7 @@ def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
             [tmp_path / "dense.keras", tmp_path / "m", "--batch_sizes=1,a"],
             "whole numbers with commas between them, such as 1,2,4. Received: 1,a",
         ),
+        ([tmp_path / "quantized.keras", tmp_path / "m"], "QuantizedDTypePolicy"),
         (["MlpMixerS32", tmp_path / "m"], "would be served with random ones"),
     ]:
         assert sentence in refused(keras_mixer_main("export", *arguments))

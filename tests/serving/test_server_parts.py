@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 import serving_support
 from prometheus_client import parser
-from tensorflow_serving.apis import model_pb2
 
 from keras_mixer.serving import warm_up
-from keras_mixer.serving.server import batching, config, manager, metrics
+from keras_mixer.serving.server import batching, config, metrics
 from keras_mixer.serving.server.errors import ServingError
 from keras_mixer.serving.server.servable import Servable
 
@@ -241,89 +240,3 @@ def test_servable_refuses_a_version_whose_warm_up_fails(exported, tmp_path):
     (copy / warm_up.RECORDS).write_bytes(b"not a TFRecord, though long enough")
     with pytest.raises(ValueError, match="cannot be served"):
         Servable("mixer", 1, copy, metrics.Metrics())
-
-
-def state_of(served, number):
-    spec = model_pb2.ModelSpec(name="mixer")
-    for status in served.status(spec).model_version_status:
-        if status.version == number:
-            return manager.State.State.Name(status.state)
-    return None
-
-
-@pytest.fixture
-def base_dir(exported, tmp_path):
-    """A base directory of its own, with version 1, which is not warmed up."""
-    shutil.copytree(
-        exported / "1",
-        tmp_path / "mixer" / "1",
-        ignore=shutil.ignore_patterns("assets.extra"),
-    )
-    return tmp_path / "mixer"
-
-
-@pytest.fixture
-def managed(base_dir):
-    """A manager of that directory, which looks for versions all the time.
-
-    Its configuration is a list: an error in it is raised.
-    """
-    found = config.single_model_config("mixer", base_dir)
-    found.model_config_list.config[0].model_version_policy.all.SetInParent()
-    configs = [found]
-
-    def read_config():
-        if isinstance(configs[0], Exception):
-            raise configs[0]
-        return configs[0]
-
-    served = manager.Manager(read_config, metrics.Metrics())
-    served.start(0.02)
-    served.configs = configs
-    yield served
-    served.close()
-
-
-def test_manager_tries_a_version_again_when_it_is_complete(base_dir, managed):
-    shutil.copytree(
-        base_dir / "1",
-        base_dir / "2",
-        ignore=shutil.ignore_patterns("variables", "assets*"),
-    )
-    serving_support.wait_for(lambda: state_of(managed, 2) == "END")
-    # What clients read names no folder of this machine.
-    status = managed.status(model_pb2.ModelSpec(name="mixer"))
-    (error,) = (s.status for s in status.model_version_status if s.version == 2)
-    assert "Version 2 of mixer cannot be served" in error.error_message
-    assert "/" not in error.error_message
-    shutil.copytree(base_dir / "1", base_dir / "2", dirs_exist_ok=True)
-    serving_support.wait_for(lambda: state_of(managed, 2) == "AVAILABLE")
-
-
-def test_manager_passes_over_what_is_no_version(base_dir, managed):
-    for name in ("9" * 23, "9223372036854775808", "-3", "1e3", "²", "0012"):
-        shutil.copytree(base_dir / "1", base_dir / name)
-    serving_support.wait_for(lambda: state_of(managed, 12) == "AVAILABLE")
-    statuses = managed.status(model_pb2.ModelSpec(name="mixer")).model_version_status
-    assert [status.version for status in statuses] == [12, 1]
-
-
-def test_manager_outlives_any_error(base_dir, managed, caplog):
-    good = managed.configs[0]
-    for error in (ValueError("unreadable"), RuntimeError("can't start new thread")):
-        managed.configs[0] = error
-        serving_support.wait_for(lambda text=str(error): text in caplog.text)
-    managed.configs[0] = good
-    shutil.copytree(base_dir / "1", base_dir / "2")
-    serving_support.wait_for(lambda: state_of(managed, 2) == "AVAILABLE")
-
-
-def test_manager_outlives_a_version_that_asks_for_40000_threads(base_dir, managed):
-    shutil.copytree(base_dir / "1", base_dir / "2")
-    greedy = base_dir / "2" / "batching_params.pbtxt"
-    before = threading.active_count()
-    greedy.write_text("num_batch_threads { value: 40000 }")
-    serving_support.wait_for(lambda: state_of(managed, 2) in ("AVAILABLE", "END"))
-    shutil.copytree(base_dir / "1", base_dir / "3")
-    serving_support.wait_for(lambda: state_of(managed, 3) == "AVAILABLE")
-    assert threading.active_count() < before + 100

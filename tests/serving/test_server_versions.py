@@ -18,10 +18,8 @@ from serving_support import (
     running_server,
     wait_for,
 )
-from tensorflow_serving.apis import model_pb2
 
 from keras_mixer.serving import export
-from keras_mixer.serving.server import config, errors, manager, metrics
 
 
 @pytest.fixture
@@ -176,57 +174,3 @@ def test_server_swaps_versions_under_load_and_survives_killed_exports(
         time.sleep(1.5)
         assert states(server)[2] == "AVAILABLE"
         np.testing.assert_allclose(scores(server.ask(*files.values())), scores(after))
-
-
-def test_manager_serves_a_canary_and_goes_back(base_dir, tmp_path, files, caplog):
-    model = random_model(seed=1)
-    options = {"labels": LABELS, "top_k": 3, "batch_sizes": (len(files),)}
-    export.export_saved_model(model, base_dir, **options)
-    current = tmp_path / "current.config"
-
-    def use(name):
-        text = (EXPORT / "tf_serving" / name).read_text()
-        (tmp_path / "new").write_text(text.replace("/models/mixer", str(base_dir)))
-        (tmp_path / "new").rename(current)
-
-    def states():
-        statuses = served.status(model_pb2.ModelSpec(name="mixer"))
-        return {s.version: s.state for s in statuses.model_version_status}
-
-    def ask(label=None):
-        spec = model_pb2.ModelSpec(name="mixer", version_label=label)
-        images = np.array(list(files.values()), object)
-        with served.use(spec) as servable:
-            outputs = servable.submit("", {"image_bytes": images}).result(60)
-            return outputs[servable.output_names("").index("top_k_scores")]
-
-    def assert_serves(version, label=None):
-        np.testing.assert_allclose(ask(label), known[version], atol=1e-5)
-
-    known = {n: truth(base_dir / str(n), files) for n in (1, 2)}
-    available, end = manager.State.AVAILABLE, manager.State.END
-    use("models.config")
-    served = manager.Manager(lambda: config.read_config(current), metrics.Metrics())
-    served.start(0.02)
-    assert states() == {2: available}
-    use("canary.config")
-    wait_for(lambda: states() == {1: available, 2: available})
-    assert_serves(1, "stable")
-    assert_serves(2, "canary")
-    assert_serves(2)
-    # A configuration that cannot be read changes nothing.
-    current.write_text("model_config_list {")
-    wait_for(lambda: "cannot be read as a models.config" in caplog.text)
-    assert_serves(1, "stable")
-    # Back: only version 1 is served.
-    use("rollback.config")
-    wait_for(lambda: states()[2] == end)
-    assert_serves(1)
-    assert_serves(1, "stable")
-    with pytest.raises(errors.ServingError, match="Unrecognized servable version"):
-        ask("canary")
-    # And forth: a version that was let go is loaded again.
-    use("models.config")
-    wait_for(lambda: states() == {1: end, 2: available})
-    assert_serves(2)
-    served.close()

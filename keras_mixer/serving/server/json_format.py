@@ -18,8 +18,8 @@ def _the_clients_mistakes():
         yield
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise invalid_argument(
-            f"JSON Value cannot be read: {type(error).__name__}. It is nested too "
-            "deeply, or has text or numbers that no tensor has."
+            f"JSON Parse error: {type(error).__name__}. It is nested too deeply, or "
+            "has text or numbers that no tensor has."
         ) from error
 
 
@@ -42,8 +42,6 @@ def parse_object(body):
         raise invalid_argument(
             f"JSON Parse error: {error.msg} at offset: {error.pos}"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise invalid_argument(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
         raise invalid_argument(f"JSON Value: {_brief(document)} Is not object")
     if not isinstance(document.get("signature_name", ""), str):
@@ -290,11 +288,8 @@ def _plain(name, array):
 
 
 def _is_base64(value):
-    return (
-        isinstance(value, dict)
-        and list(value) == ["b64"]
-        and isinstance(value["b64"], str)
-    )
+    is_alone = isinstance(value, dict) and list(value) == ["b64"]
+    return is_alone and isinstance(value["b64"], str)
 
 
 def _is_named(value):
