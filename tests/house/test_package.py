@@ -35,6 +35,7 @@ MAY_IMPORT = {
 # Why a file has more than 300 lines.
 LONG = {
     "catalog/entries.py": "the table of what is published",
+    "images/headers.py": "a reader of each format, and what they share",
     "images/preprocess.py": "public functions with their documentation",
     "models/layers.py": "read beside the paper, in one go",
     "models/mixer.py": "one documented signature, and the seven variants",
