@@ -52,7 +52,7 @@ def main(argv):
         raise ValueError(
             "evaluate needs a data set, as --dataset=digits. Received: none."
         )
-    from keras_mixer import models, training
+    from keras_mixer import data, models, training
 
     name = argv[1] if len(argv) == 2 else MODEL.value
     if name in models.VARIANTS and not WEIGHTS.value:
@@ -64,9 +64,10 @@ def main(argv):
     source, split = _open_split(name)
     _check_classes(model, source)
     verbose = 0 if JSON.value or not sys.stdout.isatty() else 1
-    result = training.evaluate(
-        model, split, batch_size=BATCH_SIZE.value, verbose=verbose
-    )
+    with data.errors_in_words(source):
+        result = training.evaluate(
+            model, split, batch_size=BATCH_SIZE.value, verbose=verbose
+        )
     published = _published_figures(model.name, WEIGHTS.value, source.name)
     figures = {
         "model": name,

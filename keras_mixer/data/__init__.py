@@ -4,7 +4,7 @@ from keras_mixer.data.augmentation import (
     Augmentation,
 )
 from keras_mixer.data.batches import (
-    LABEL_RULE,
+    errors_in_words,
     evaluation_batches,
     training_batches,
 )
@@ -19,11 +19,11 @@ from keras_mixer.data.splits import (
 )
 
 __all__ = [
-    "LABEL_RULE",
     "Augmentation",
     "IndexedSplit",
     "Source",
     "StreamSplit",
+    "errors_in_words",
     "evaluation_batches",
     "open_source",
     "open_split",

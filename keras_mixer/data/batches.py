@@ -5,6 +5,8 @@ the examples, their crops, their augmentation, their mixing. A pipeline can ther
 start at any step, and gives from there what an uninterrupted one would have given.
 """
 
+import contextlib
+
 import tensorflow as tf
 
 from keras_mixer.data.augmentation import (
@@ -24,7 +26,36 @@ __all__ = [
     "training_batches",
 ]
 
-LABEL_RULE = "Labels must be in [0,"
+_LABEL_RULE = "Labels must be in [0,"
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WebP")
+
+
+@contextlib.contextmanager
+def errors_in_words(source):
+    """Say in a sentence what TensorFlow meets among the examples of a `Source`.
+
+    Raises:
+        ValueError: If a label is out of range, or an image cannot be read.
+    """
+    try:
+        yield
+    except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
+        # TensorFlow puts a damaged file's bytes into some of its messages.
+        is_text = isinstance(error, tf.errors.InvalidArgumentError)
+        text = error.message if is_text else "invalid JPEG data"
+        if _LABEL_RULE in text:
+            raise ValueError(
+                f"{_LABEL_RULE} {len(source.class_names)}). Received: others in "
+                f"{source.name}. A split without labels, as the test split of many "
+                "data sets is, cannot be used: name another by --test_split."
+            ) from error
+        if any(name in text for name in _FORMATS):
+            raise ValueError(
+                "Every image of a data set must be whole. Received: one in "
+                f"{source.name} that cannot be read ({text.splitlines()[0]}). "
+                "Prepare the data set again without it."
+            ) from error
+        raise
 
 
 def training_batches(
@@ -171,7 +202,7 @@ def _training_crop(config, transform, image, image_size, seed):
 def _one_hot(label, classes):
     in_range = tf.debugging.Assert(
         (label >= 0) & (label < classes),
-        [f"{LABEL_RULE} {classes}). Received:", label],
+        [f"{_LABEL_RULE} {classes}). Received:", label],
     )
     with tf.control_dependencies([in_range]):
         return tf.one_hot(label, classes)

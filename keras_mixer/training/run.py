@@ -18,7 +18,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_mixer import data
-from keras_mixer.data import LABEL_RULE, IndexedSplit, StreamSplit
+from keras_mixer.data import IndexedSplit, StreamSplit
 from keras_mixer.training import devices
 from keras_mixer.training.fit import Run, write_text
 from keras_mixer.training.optimizers import build_model
@@ -119,19 +119,10 @@ def train(config: TrainConfig, output_dir: str | os.PathLike[str]) -> Training |
     folder = pathlib.Path(output_dir)
     with _locked(folder) if where.is_chief else contextlib.nullcontext():
         run = _begin(config, folder, where)
-        with _sigterm_noted() as run.stop:
-            try:
+        with data.errors_in_words(run.source):
+            with _sigterm_noted() as run.stop:
                 run.fit()
-            except tf.errors.InvalidArgumentError as error:
-                if LABEL_RULE not in str(error):
-                    raise
-                raise ValueError(
-                    f"{LABEL_RULE} {len(run.source.class_names)}). Received: "
-                    f"others in {run.source.name}. A split without labels, as the test "
-                    "split of many data sets is, cannot be used: name another by "
-                    "--test_split."
-                ) from error
-        return _finish(run) if where.is_chief else None
+            return _finish(run) if where.is_chief else None
 
 
 def _begin(config, folder, where):
@@ -141,6 +132,12 @@ def _begin(config, folder, where):
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
     source = _open_source(config)
+    if "train" not in source.splits:
+        raise ValueError(
+            "Training needs examples that are in no other split. Received: "
+            f"{source.name} with the splits {', '.join(source.splits)} alone. Leave "
+            "some to train on, as by --test_split='train[90%:]'."
+        )
     examples = source.splits["train"].size
     resumes = (folder / "checkpoint.npz").exists()
     asked = config

@@ -234,6 +234,25 @@ def test_train_says_which_labels_are_out_of_range(tmp_path, monkeypatch):
         training_child.run({}, tmp_path)
 
 
+def test_train_names_an_image_that_cannot_be_read(tmp_path, monkeypatch):
+    source = data.open_source("digits")
+    damaged = np.array([b"\xff\xd8\xff\xe0 cut off"] * 512)
+    split = data.IndexedSplit(damaged, np.zeros(512, "int64"))
+    broken = dataclasses.replace(source, splits={**source.splits, "train": split})
+    monkeypatch.setattr(data, "open_source", lambda *args, **kwargs: broken)
+    words = r"(?s)must be whole\. Received: one in digits that cannot be read"
+    with pytest.raises(ValueError, match=words):
+        training_child.run({}, tmp_path)
+
+
+def test_train_needs_examples_to_train_on(tmp_path, monkeypatch):
+    source = data.open_source("digits")
+    bare = dataclasses.replace(source, splits={"test": source.splits["test"]})
+    monkeypatch.setattr(data, "open_source", lambda *args, **kwargs: bare)
+    with pytest.raises(ValueError, match=r"digits with the splits test alone\. Leave"):
+        training_child.run({}, tmp_path)
+
+
 def test_train_keeps_the_moving_average(tmp_path):
     result = training_child.run({"ema_momentum": 0.8, "epochs": 2}, tmp_path)
     state = state_of(tmp_path)
