@@ -5,6 +5,8 @@ import time
 import numpy as np
 import pytest
 from mutants import for_each_mutant
+from PIL import Image
+from program import keras_mixer_main
 from tiny import build_tiny, randomize
 
 from keras_mixer import weights
@@ -56,3 +58,31 @@ def test_mutants_of_a_model_port_or_are_refused(tmp_path, suffix, count, capfd):
 
     for_each_mutant(path.read_bytes(), count, opens_or_refuses)
     assert counts["refused"] > count / 4
+
+
+@pytest.mark.parametrize("count", [15, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "suffix", [".pdparams", ".npz", ".safetensors", ".weights.h5", ".keras"]
+)
+def test_mutants_end_the_program_in_an_answer_or_a_line(tmp_path, suffix, count, capfd):
+    path = tmp_path / f"whole{suffix}"
+    _write(randomize(build_tiny()), path)
+    mutated = tmp_path / f"mutant{suffix}"
+    image = tmp_path / "image.png"
+    Image.new("RGB", (20, 20)).save(image)
+    if suffix == ".keras":
+        command = ["predict", image, f"--model={mutated}"]
+    else:
+        command = ["port", mutated, tmp_path / "out.npz", "--overwrite"]
+
+    def answers_or_says_why(mutant):
+        mutated.write_bytes(mutant)
+        start = time.process_time()
+        result = keras_mixer_main(*command)
+        assert time.process_time() - start < 5
+        assert result.returncode in (0, 1)
+        lines = [x for x in result.stderr.splitlines() if x.startswith("keras-mixer: ")]
+        assert len(lines) == result.returncode
+        assert "Traceback" not in result.stderr
+
+    for_each_mutant(path.read_bytes(), count, answers_or_says_why)
