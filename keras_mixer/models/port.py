@@ -5,8 +5,7 @@ import os
 import keras
 
 from keras_mixer.catalog import check_choice
-from keras_mixer.models.mixer import VARIANTS, variant_name
-from keras_mixer.models.network import build
+from keras_mixer.models.mixer import VARIANTS, build, variant_name
 from keras_mixer.weights import (
     Report,
     check_fit,

@@ -38,7 +38,7 @@ LONG = {
     "images/headers.py": "a reader of each format, and what they share",
     "images/preprocess.py": "public functions with their documentation",
     "models/layers.py": "read beside the paper, in one go",
-    "models/mixer.py": "one documented signature, and the seven variants",
+    "models/mixer.py": "the variants, their one signature, and its graph",
     "serving/server/json_format.py": "one format, both ways",
     "training/fit.py": "one run, from its checkpoint to its last step",
     "training/optimizers.py": "the steps of three optimizers",
