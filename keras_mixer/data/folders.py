@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mixer.data.splits import IndexedSplit, Source, complete
-from keras_mixer.images import graph
-from keras_mixer.images.decode import read_image
+from keras_mixer.images import decode, graph
 
 # Names of images, also of kinds that only `load_image` reads or that nothing here does:
 # those are named to the user and not passed over in silence.
@@ -158,7 +157,7 @@ def _notes(unreadable, readable_count):
 def _why(path):
     """Say in the words of `load_image` why a file cannot be used."""
     try:
-        read_image(os.fsdecode(path))
+        decode.read_image(os.fsdecode(path))
     except ValueError as error:
         return f"{_shown(path)} ({error})"
     return f"{_shown(path)} (of a kind that load_image reads, but TensorFlow does not)"

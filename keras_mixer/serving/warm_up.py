@@ -1,5 +1,6 @@
 """What a server runs before its first request: batch sizes and warm-up records."""
 
+import itertools
 import pathlib
 
 import numpy as np
@@ -21,19 +22,19 @@ def sample_files(size):
 
 
 def sample_inputs(spec, size):
-    """Return one item for the input of a signature.
+    """Return items for the input of a signature, of every kind that is common.
 
     Args:
         spec: `tf.TensorSpec` of the input.
         size: Side of the model's images in pixels.
 
     Returns:
-        A file, an example with a file, or an image of shape `(size, size, 3)`.
+        A JPEG and a PNG file, or examples with them, or one image `(size, size, 3)`.
     """
     if spec.dtype == tf.float32:
-        return np.full((size, size, 3), 128, "float32")
-    jpeg, _ = sample_files(2 * size)
-    return example_of(jpeg) if spec.name == "inputs" else jpeg
+        return [np.full((size, size, 3), 128, "float32")]
+    files = sample_files(2 * size)
+    return [example_of(f) for f in files] if spec.name == "inputs" else list(files)
 
 
 def example_of(file):
@@ -94,12 +95,12 @@ def write_records(directory, signatures, size, batch_sizes):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for name, function in signatures.items():
             (spec,) = function.structured_input_signature[0]
-            item = sample_inputs(spec, size)
+            items = sample_inputs(spec, size)
             for batch_size in batch_sizes:
-                writer.write(_prediction_log(name, spec, item, batch_size))
+                writer.write(_prediction_log(name, spec, items, batch_size))
 
 
-def _prediction_log(signature_name, spec, item, batch_size):
+def _prediction_log(signature_name, spec, items, batch_size):
     """Serialize a `tensorflow.serving.PredictionLog` of a Predict request.
 
     By hand, since its classes come with tensorflow-serving-api, which this package
@@ -108,9 +109,12 @@ def _prediction_log(signature_name, spec, item, batch_size):
     """
     if spec.dtype == tf.float32:
         # One value stands for all that follow: 32 images would be 19 MB.
-        tensor = tf.make_tensor_proto(item.flat[0], shape=[batch_size, *item.shape])
+        tensor = tf.make_tensor_proto(
+            items[0].flat[0], shape=[batch_size, *items[0].shape]
+        )
     else:
-        tensor = tf.make_tensor_proto([item] * batch_size)
+        chosen = itertools.islice(itertools.cycle(items), batch_size)
+        tensor = tf.make_tensor_proto(list(chosen))
     entry = _field(1, spec.name.encode()) + _field(2, tensor.SerializeToString())
     request = _field(1, _field(3, signature_name.encode())) + _field(2, entry)
     return _field(6, _field(1, request))

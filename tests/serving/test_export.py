@@ -27,17 +27,18 @@ SUPPORT = pathlib.Path(__file__).parents[1] / "support"
 # All ops of an export, with each option and activation. TensorFlow 2.20.0 knows them
 # all, and runs such an export: both were tried with that release.
 OPS = """
-AddV2 Any Assert AssignVariableOp BatchDatasetV2 BiasAdd Cast ConcatV2
-ConcatenateDataset Const Conv2D Cumsum DatasetToSingleElement DecodeJpeg DecodePng
-DecodeRaw DenseBincount DisableCopyOnRead Equal Erfc ExtractJpegShape Fill FloorDiv
-FusedBatchNormV3 GatherV2 Greater Identity IgnoreErrorsDataset LessEqual LogicalAnd
-LogicalOr MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum Mul Neg NoOp
-OptionsDataset Pack ParallelMapDatasetV2 ParseExampleV2 Placeholder Pow Prod Range
-ReadVariableOp RealDiv ReduceJoin Reshape RestoreV2 Round Rsqrt SaveV2 ScaleAndTranslate
-ScatterNd Select SelectV2 Shape ShardedFilename Size Softmax SquaredDifference Squeeze
-StatefulPartitionedCall StatelessIf StaticRegexFullMatch StopGradient StridedSlice
-StringJoin StringLength StringSplitV2 Sub Substr Sum Tanh TensorDataset
-TensorSliceDataset TopKV2 Transpose VarHandleOp Where
+AddV2 All Any ArgMax Assert AssignVariableOp BatchDatasetV2 BiasAdd Case Cast ConcatV2
+ConcatenateDataset Const Conv2D Cumsum DatasetToSingleElement DecodeImage DecodeJpeg
+DecodePng DecodeRaw DenseBincount DisableCopyOnRead EnsureShape Equal Erfc
+ExtractJpegShape Fill FloorDiv FloorMod FusedBatchNormV3 GatherV2 Greater GreaterEqual
+Identity If IgnoreErrorsDataset Less LessEqual LogicalAnd LogicalNot LogicalOr MatMul
+Max Maximum Mean MergeV2Checkpoints Min Minimum Mul Neg NoOp NotEqual OptionsDataset
+Pack ParallelMapDatasetV2 ParseExampleV2 Placeholder Pow Prod Range ReadVariableOp
+RealDiv ReduceJoin Reshape RestoreV2 Round Rsqrt SaveV2 ScaleAndTranslate ScatterNd
+Select SelectV2 Shape ShardedFilename Size Softmax SquaredDifference Squeeze
+StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile StaticRegexFullMatch
+StopGradient StridedSlice StringJoin StringLength StringSplitV2 Sub Substr Sum Tanh
+TensorDataset TensorSliceDataset TopKV2 Transpose Unpack VarHandleOp Where
 """
 
 
