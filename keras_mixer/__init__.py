@@ -85,9 +85,8 @@ sys.meta_path.insert(0, _QuietTensorFlow)
 
 _PROGRAM = os.path.basename(sys.argv[0])
 _IS_OURS = _PROGRAM in ("keras-mixer", "-m")  # `-m` while Python looks for us
-# Errors remain, but no warnings: a graph that passes over broken images, as it is meant
-# to, warns of each. Our programs say what is wrong themselves, in a line.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if _IS_OURS else "2")
+# Warnings and errors remain. Our programs say what is wrong themselves, in a line.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if _IS_OURS else "1")
 
 # `keras-mixer query` and the load test speak HTTP, and need neither Keras nor models.
 _IS_CLIENT = _PROGRAM == "load_test.py" or (
