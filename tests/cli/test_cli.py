@@ -18,6 +18,7 @@ from tiny import IMAGE_SIZE, build_tiny, randomize
 import keras_mixer
 from keras_mixer import cli, weights
 from keras_mixer.models import port
+from keras_mixer.weights import download
 
 
 def fails_with_one_line(result):
@@ -184,6 +185,7 @@ def test_bad_arguments_end_in_one_line(arguments, words):
 def test_without_the_network_predict_says_where_the_file_can_go(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("KERAS_MIXER_WEIGHTS_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(download, "RETRY_DELAYS_S", (0,))
     result = keras_mixer_main("predict", "a.jpg")
     assert result.returncode == 1
     line = result.stderr.splitlines()[-1]

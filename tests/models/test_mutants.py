@@ -1,5 +1,6 @@
 """Damaged files of a model: each gives what it says, or is refused in a sentence."""
 
+import os
 import time
 
 import numpy as np
@@ -11,6 +12,9 @@ from tiny import build_tiny, randomize
 
 from keras_mixer import weights
 from keras_mixer.models import open_model, port
+
+# As in `MUTANTS=2000 pytest tests/models/test_mutants.py`, which takes half an hour.
+MANY = int(os.environ.get("MUTANTS", 200))
 
 
 def _write(model, path):
@@ -24,7 +28,7 @@ def _write(model, path):
         model.save_weights(path)
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [60, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "suffix", [".pdparams", ".npz", ".safetensors", ".weights.h5", ".keras"]
 )
@@ -60,7 +64,7 @@ def test_mutants_of_a_model_port_or_are_refused(tmp_path, suffix, count, capfd):
     assert counts["refused"] > count / 4
 
 
-@pytest.mark.parametrize("count", [15, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [15, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "suffix", [".pdparams", ".npz", ".safetensors", ".weights.h5", ".keras"]
 )

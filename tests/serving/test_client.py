@@ -202,6 +202,7 @@ def test_load_test_says_in_a_line_what_is_wrong(folder, local_server):
     assert "not an image that the server can read" in refused(finished)
 
 
+@pytest.mark.slow
 def test_export_program_exports(tmp_path, files):
     random_model().save(tmp_path / "model.keras")
     (tmp_path / "labels.txt").write_text("\n".join(LABELS), encoding="utf-8")

@@ -190,6 +190,7 @@ def test_export_saved_model_gives_probabilities_of_logits(tmp_path, files, model
     assert answer["top_k_labels"][0, 0].decode() == str(np.argmax(expected[0]))
 
 
+@pytest.mark.slow
 def test_export_saved_model_runs_by_the_c_api(version, signatures, files, tmp_path):
     """All signatures, batches of 0 to 33, in 8 threads at once."""
     files = [*files.values(), b"not an image"]

@@ -284,6 +284,7 @@ def test_server_tells_its_health(strict_server):
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+@pytest.mark.slow
 def test_server_answers_before_it_ends(exported, tmp_path, photos):
     large = serving_support.encoded(photos["china"].resize((3000, 2000)))
     with running_server(tmp_path, exported) as server:

@@ -106,6 +106,7 @@ def test_manager_outlives_a_version_that_asks_for_40000_threads(base_dir, manage
     assert threading.active_count() < before + 100
 
 
+@pytest.mark.slow
 def test_manager_serves_a_canary_and_goes_back(base_dir, tmp_path, files, caplog):
     model = random_model(seed=1)
     options = {"labels": LABELS, "top_k": 3, "batch_sizes": (len(files),)}

@@ -210,6 +210,7 @@ def test_metrics_page_is_what_prometheus_reads():
     assert samples[f"{batches}_sum", None].value == 3
 
 
+@pytest.mark.slow
 def test_servable_is_warm_before_its_first_request(exported, files):
     """The first real request costs under twice the steady one."""
     images = np.array(list(files.values()) * 2, object)

@@ -92,6 +92,7 @@ def single(pair):
     return pair[0]
 
 
+@pytest.mark.slow
 def test_mirrored_trains_in_parts_as_one_device_does(pair):
     one, two = pair
     assert_same_training(two, one)

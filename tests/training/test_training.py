@@ -101,6 +101,7 @@ def test_train_of_a_finished_run_reports_it_again(trained, capsys):
     assert "Resuming" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_train_resumes_to_the_bit_after_sigterm_and_sigkill(tmp_path):
     """The run is stopped in its first epoch, in its second, and between two."""
     folder, reference = tmp_path / "stopped", tmp_path / "reference"
@@ -149,6 +150,7 @@ def test_train_at_one_step_more_than_an_epoch(tmp_path):
     assert result.history[-1]["learning_rate"] == 0
 
 
+@pytest.mark.slow
 def test_train_resumes_what_several_workers_saved(tmp_path):
     """In the middle of an epoch, without the metrics, which they do not save."""
     training_child.stop_at(6)
@@ -186,6 +188,7 @@ def test_train_without_validation_keeps_the_last_weights(tmp_path):
     assert result.report["kept_epoch"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("policy")  # training sets it for the process
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_train_in_mixed_precision_comes_close(trained, tmp_path, precision):
@@ -199,6 +202,7 @@ def test_train_in_mixed_precision_comes_close(trained, tmp_path, precision):
     assert {v.dtype for v in mixed.model.weights} == {"float32"}
 
 
+@pytest.mark.slow
 def test_train_with_accumulation_equals_the_whole_batch(trained, tmp_path):
     _, folder = trained
     settings = {"accumulation_steps": 2, "label_smoothing": 0.0}

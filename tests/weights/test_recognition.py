@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from program import keras_mixer_program
+from program import keras_mixer_main
 from tiny import build_tiny, randomize
 
 from keras_mixer import catalog, weights
@@ -76,7 +76,7 @@ def test_what_was_written_here_comes_back_with_its_constants(
 ):
     model = randomize(build_tiny(approximate_gelu=approximate_gelu))
     model.save_weights(tmp_path / "m.weights.h5")
-    result = keras_mixer_program(
+    result = keras_mixer_main(
         "port", tmp_path / "m.weights.h5", tmp_path / "m.safetensors"
     )
     differ = "have it in its exact form: their logits differ a little"

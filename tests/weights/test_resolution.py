@@ -108,6 +108,7 @@ def test_interpolation_is_linear_in_position(path, tiny):
     np.testing.assert_allclose(resized, np.asarray(expected)[:, :, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_digits_train_on_from_the_same_accuracy_at_twice_the_size(tmp_path):
     # Each quarter of the large image shows the digit at the scale the weights know.
     digits, labels = sklearn.datasets.load_digits(return_X_y=True)
