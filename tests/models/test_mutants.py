@@ -1,20 +1,16 @@
 """Damaged files of a model: each gives what it says, or is refused in a sentence."""
 
-import os
 import time
 
 import numpy as np
 import pytest
-from mutants import for_each_mutant
+from mutants import MANY, for_each_mutant
 from PIL import Image
 from program import keras_mixer_main
 from tiny import build_tiny, randomize
 
 from keras_mixer import weights
 from keras_mixer.models import open_model, port
-
-# As in `MUTANTS=2000 pytest tests/models/test_mutants.py`, which takes half an hour.
-MANY = int(os.environ.get("MUTANTS", 200))
 
 
 def _write(model, path):

@@ -1,7 +1,12 @@
 """Damaged copies of a file's bytes, the same on every run."""
 
+import os
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+# How many of a format the slow tests try; `MUTANTS=2000 make test-all` tries more.
+MANY = int(os.environ.get("MUTANTS", 300))
 
 _DAMAGES = (
     *("bit", "byte", "bytes", "cut", "number", "insert", "delete", "copy", "many"),

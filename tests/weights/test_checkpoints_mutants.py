@@ -10,7 +10,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from mutants import for_each_mutant
+from mutants import MANY, for_each_mutant
 
 from keras_mixer.weights import formats
 from keras_mixer.weights.formats import CheckpointError
@@ -62,7 +62,7 @@ def _spans(data, tensors):
     return spans
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [100, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("writer", WRITERS)
 def test_mutants_load_what_they_say_or_are_refused(tmp_path, writer, count):
     tensors = _tensors()
