@@ -91,9 +91,9 @@ def pillow_speed(paths):
 
 def our_speed(split):
     from keras_mixer.catalog import ImageTransform
-    from keras_mixer.data import batches
+    from keras_mixer.data import Augmentation, batches
 
-    config = batches.Augmentation(crop_scale=0.05, flip=True)
+    config = Augmentation(crop_scale=0.05, flip=True)
     steps = split.size // BATCH
     batches = iter(
         batches.training_batches(

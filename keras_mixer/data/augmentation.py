@@ -14,6 +14,8 @@ import types
 import keras
 import tensorflow as tf
 
+from keras_mixer.catalog import check_range
+
 
 def _field(default, help):
     return dataclasses.field(default=default, metadata={"help": help})
@@ -71,11 +73,7 @@ class Augmentation:
             ("mix_probability", 0, 1),
             ("label_smoothing", 0, 0.999999),
         ]:
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(
-                    f"{name} must be in [{low:g}, {high:g}]. Received: {name}={value}."
-                )
+            check_range(name, getattr(self, name), low, high)
 
 
 def crop_window(config, height, width, seed):

@@ -10,21 +10,11 @@ import contextlib
 import tensorflow as tf
 
 from keras_mixer.data.augmentation import (
-    Augmentation,
     augment_image,
     crop_window,
     mix_batch,
 )
-from keras_mixer.data.sources import open_source, open_split
 from keras_mixer.images import graph
-
-__all__ = [
-    "Augmentation",
-    "evaluation_batches",
-    "open_source",
-    "open_split",
-    "training_batches",
-]
 
 _LABEL_RULE = "Labels must be in [0,"
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WebP")

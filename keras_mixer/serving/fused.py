@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+from keras_mixer.catalog import check_choice
 from keras_mixer.models import ChannelMixing, TokenMixing
 
 PRECISIONS = ("float32", "bfloat16")
@@ -31,11 +32,7 @@ def served_model(model, precision):
         ValueError: If the precision is unknown, or the model has other weights than a
             model of its configuration, as a quantized one has.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision must be one of {', '.join(PRECISIONS)}. "
-            f"Received: precision={precision!r}."
-        )
+    check_choice("precision", precision, PRECISIONS)
     last = list(_leaves(model))[-1]
 
     def clone(layer):

@@ -15,6 +15,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.client import device_lib
 
+from keras_mixer.catalog import check_choice
+
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("auto", "single", "mirrored", "multi_worker", "tpu")
 # Where Linux says how much memory a container may use.
@@ -30,11 +32,7 @@ def set_precision(precision):
     The mixed ones compute in 16 bits and keep variables in float32; mixed_float16 also
     scales the loss.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision must be one of {', '.join(PRECISIONS)}. "
-            f"Received: precision={precision}."
-        )
+    check_choice("precision", precision, PRECISIONS)
     keras.config.set_dtype_policy(precision)
 
 
@@ -147,11 +145,7 @@ def make_distribution(strategy):
         ValueError: If `strategy` is none of these, TF_CONFIG cannot be used, or there
             is no TPU.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(
-            f"strategy must be one of {', '.join(STRATEGIES)}. "
-            f"Received: strategy={strategy}."
-        )
+    check_choice("strategy", strategy, STRATEGIES)
     if strategy == "auto":
         if len(_workers()[0]) > 1:
             strategy = "multi_worker"

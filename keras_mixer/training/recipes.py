@@ -15,6 +15,7 @@ import dataclasses
 import json
 from typing import Any
 
+from keras_mixer.catalog import check_choice, check_range
 from keras_mixer.data import Augmentation
 from keras_mixer.models import VARIANTS
 from keras_mixer.training.devices import PRECISIONS, STRATEGIES
@@ -139,20 +140,10 @@ class TrainConfig(Augmentation):
                 )
         super().__post_init__()
         for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(choices)}. "
-                    f"Received: {name}={value}."
-                )
+            check_choice(name, getattr(self, name), choices)
         for names, low, high in _RANGES:
             for name in names.split():
-                value = getattr(self, name)
-                if not low <= value <= high:
-                    raise ValueError(
-                        f"{name} must be in [{low:g}, {high:g}]. "
-                        f"Received: {name}={value}."
-                    )
+                check_range(name, getattr(self, name), low, high)
         if self.sam_rho and self.accumulation_steps > 1:
             raise ValueError(
                 "sam_rho and accumulation_steps exclude each other. Received: "

@@ -12,12 +12,12 @@ from PIL import Image
 from tensorflow.python.eager import context as tf_context
 
 from keras_mixer.catalog import ImageTransform
-from keras_mixer.data import batches, sources, tfds_sources
+from keras_mixer.data import Augmentation, batches, sources, tfds_sources
 from keras_mixer.data.splits import IndexedSplit
 from keras_mixer.images import graph, load_image
 
 WHOLE = ImageTransform(crop_ratio=1.0)
-AUGMENTED = batches.Augmentation(
+AUGMENTED = Augmentation(
     crop_scale=0.5,
     flip=True,
     shift=0.1,
@@ -522,7 +522,7 @@ def test_training_batches_can_start_at_any_step(folder):
 
 def test_training_batches_go_through_all_examples_in_a_new_order_each_epoch(folder):
     split = sources.open_source(f"folder:{folder}").splits["train"].take(np.arange(48))
-    plain = batches.Augmentation()
+    plain = Augmentation()
     stream = training_batches(split, plain, count=12)
     epochs = [
         [image.tobytes() for images, _ in half for image in images]
@@ -535,7 +535,7 @@ def test_training_batches_go_through_all_examples_in_a_new_order_each_epoch(fold
 
 def test_training_batches_of_workers_make_up_the_global_batch(folder):
     split = sources.open_source(f"folder:{folder}").splits["train"]
-    config = batches.Augmentation(crop_scale=0.5, flip=True, rand_augment_layers=1)
+    config = Augmentation(crop_scale=0.5, flip=True, rand_augment_layers=1)
     whole = training_batches(split, config)
     parts = [
         training_batches(split, config, worker=worker, num_workers=2)
