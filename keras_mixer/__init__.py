@@ -117,6 +117,7 @@ if TYPE_CHECKING or not _IS_CLIENT:
         MlpMixerS32,
         StochasticDepth,
         TokenMixing,
+        features,
         load_weights,
     )
 
@@ -150,6 +151,7 @@ __all__ = [
     "decode_predictions",
     "evaluate",
     "export_saved_model",
+    "features",
     "imagenet_labels",
     "list_weights",
     "load_image",

@@ -1,5 +1,6 @@
 """The layers of MLP-Mixer, the named models, and porting files to new ones."""
 
+from keras_mixer.models.features import features
 from keras_mixer.models.layers import ChannelMixing, StochasticDepth, TokenMixing
 from keras_mixer.models.mixer import (
     VARIANTS,
@@ -32,6 +33,7 @@ __all__ = [
     "MlpMixerS32",
     "StochasticDepth",
     "TokenMixing",
+    "features",
     "labels_beside",
     "load_weights",
     "open_model",

@@ -30,6 +30,17 @@ def check(folder, build, image_size, *sizes):
         expected = theirs(torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1)
     model = build(weights=folder / "model.safetensors", classifier_activation=None)
     np.testing.assert_allclose(model(images), expected.numpy(), atol=1e-4, rtol=0)
+    # As timm's forward_intermediates gives them, but for the order of the axes.
+    tokens = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        tokens = theirs.stem(tokens)
+        for block, found in zip(
+            theirs.blocks,
+            keras_mixer.features(model, range(len(theirs.blocks)), None, False)(images),
+            strict=True,
+        ):
+            tokens = block(tokens)
+            np.testing.assert_allclose(found, tokens.numpy(), atol=1e-4, rtol=1e-4)
 
 
 def test_timms_file_ports_to_torchs_logits(tmp_path):

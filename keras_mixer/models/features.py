@@ -1,0 +1,81 @@
+"""What a Mixer makes of an image on the way: the outputs of its blocks."""
+
+from collections.abc import Sequence
+
+import keras
+
+from keras_mixer.catalog import check_choice
+
+
+def features(
+    model: keras.Model,
+    blocks: int | Sequence[int] = -1,
+    pooling: str | None = "avg",
+    norm: bool = True,
+) -> keras.Model:
+    """Build a model that gives the features of a Mixer's blocks.
+
+    It shares the layers and the weights of `model`, and runs no block after the last
+    one asked for. With the defaults it gives what the head classifies by.
+
+    Args:
+        model: A Mixer of this package, with or without a head.
+        blocks: The number of a block, from 0; negative numbers count from the end. Or
+            several of them.
+        pooling: `"avg"` or `"max"` over the patches, or `None` for every patch.
+        norm: Whether features go through the model's last normalisation
+            (`pre_head_norm`), which was trained on those of the last block. timm's
+            `forward_intermediates` has `norm=False` for its default.
+
+    Returns:
+        A Functional `keras.Model` from the images that `model` takes to float32
+        `(batch, channels)`, or `(batch, patches, channels)` without pooling; a list of
+        these, in the order of `blocks`, if `blocks` is a sequence.
+
+    Raises:
+        ValueError: If the model is no Mixer of this package, it has no such block, or
+            `pooling` is unknown.
+
+    Reference:
+        timm, `MlpMixer.forward_intermediates` in `timm/models/mlp_mixer.py`.
+    """
+    check_choice("pooling", pooling, (None, "avg", "max"))
+    layers = {layer.name: layer for layer in model.layers}
+    count = sum(f"block{i}_channel_residual" in layers for i in range(len(layers)))
+    if not count or "pre_head_norm" not in layers:
+        raise ValueError(
+            "model must be a Mixer of this package, whose layers are named as in "
+            f"MlpMixer. Received: {type(model).__name__} {model.name!r}. Of a model "
+            "that holds a Mixer as one of its layers, pass that layer."
+        )
+    wanted = [blocks] if isinstance(blocks, int) else list(blocks)
+    for block in wanted:
+        if (
+            isinstance(block, bool)
+            or not isinstance(block, int)
+            or (not -count <= block < count)
+        ):
+            raise ValueError(
+                f"blocks must be numbers from {-count} to {count - 1}, for a model of "
+                f"{count} blocks. Received: blocks={blocks!r}."
+            )
+    if not wanted:
+        raise ValueError("blocks must name at least one block. Received: none.")
+    dtype = keras.config.floatx()
+    outputs = []
+    for block in wanted:
+        x = layers[f"block{block % count}_channel_residual"].output
+        x = layers["pre_head_norm"](x) if norm else x
+        if pooling is None:
+            x = keras.layers.Identity(dtype=dtype)(x)
+        elif pooling == "avg":
+            x = keras.layers.GlobalAveragePooling1D(dtype=dtype)(x)
+        else:
+            x = keras.layers.GlobalMaxPooling1D(dtype=dtype)(x)
+        outputs.append(x)
+    single = isinstance(blocks, int)
+    return keras.Model(
+        model.inputs[0] if len(model.inputs) == 1 else model.inputs,
+        outputs[0] if single else outputs,
+        name=f"{model.name}_features",
+    )
