@@ -61,21 +61,22 @@ def features(
             )
     if not wanted:
         raise ValueError("blocks must name at least one block. Received: none.")
-    dtype = keras.config.floatx()
-    outputs = []
-    for block in wanted:
-        x = layers[f"block{block % count}_channel_residual"].output
+    pool_classes = {
+        None: keras.layers.Identity,
+        "avg": keras.layers.GlobalAveragePooling1D,
+        "max": keras.layers.GlobalMaxPooling1D,
+    }
+    outputs = {}
+    for number in {block % count for block in wanted}:
+        x = layers[f"block{number}_channel_residual"].output
         x = layers["pre_head_norm"](x) if norm else x
-        if pooling is None:
-            x = keras.layers.Identity(dtype=dtype)(x)
-        elif pooling == "avg":
-            x = keras.layers.GlobalAveragePooling1D(dtype=dtype)(x)
-        else:
-            x = keras.layers.GlobalMaxPooling1D(dtype=dtype)(x)
-        outputs.append(x)
-    single = isinstance(blocks, int)
+        name = f"block{number}_features"
+        # What leaves a model is never half precision.
+        x = pool_classes[pooling](name=name, dtype=keras.config.floatx())(x)
+        outputs[number] = x
+    given = [outputs[block % count] for block in wanted]
     return keras.Model(
         model.inputs[0] if len(model.inputs) == 1 else model.inputs,
-        outputs[0] if single else outputs,
+        given[0] if isinstance(blocks, int) else given,
         name=f"{model.name}_features",
     )

@@ -1,6 +1,12 @@
 """Training and evaluation of models, on one device or many."""
 
 from keras_mixer.training.fit import Preempted
+from keras_mixer.training.probe import (
+    Probe,
+    few_shot,
+    knn,
+    linear,
+)
 from keras_mixer.training.recipes import RECIPES, TrainConfig, default_recipe
 from keras_mixer.training.run import (
     Evaluation,
@@ -10,16 +16,22 @@ from keras_mixer.training.run import (
     preview,
     train,
 )
+from keras_mixer.training.split_features import split_features
 
 __all__ = [
     "RECIPES",
     "Evaluation",
     "Example",
     "Preempted",
+    "Probe",
     "TrainConfig",
     "Training",
     "default_recipe",
     "evaluate",
+    "few_shot",
+    "knn",
+    "linear",
     "preview",
+    "split_features",
     "train",
 ]

@@ -4,7 +4,7 @@ Each function `plot_*` returns a `matplotlib.figure.Figure`: a notebook shows it
 `%matplotlib inline`, and `save_figure` writes it to a file.
 """
 
-from keras_mixer.visualize.curve_plots import plot_curves
+from keras_mixer.visualize.curve_plots import plot_curves, plot_shots
 from keras_mixer.visualize.figures import save_figure
 from keras_mixer.visualize.prediction_plots import (
     plot_confusion,
@@ -30,6 +30,7 @@ __all__ = [
     "plot_examples",
     "plot_images",
     "plot_predictions",
+    "plot_shots",
     "plot_stem",
     "plot_token_mixing",
     "save_figure",

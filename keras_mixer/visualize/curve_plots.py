@@ -1,8 +1,8 @@
-"""Pictures of training: loss, accuracy and learning rate by epoch."""
+"""Pictures of training by epoch, and of probes by shots."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -80,6 +80,65 @@ def plot_curves(
             axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
         # None of the figures can be negative, and around 0 the margin would be.
         axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
+    return figure
+
+
+def plot_shots(
+    curves: Mapping[str, Sequence[tuple[int, float, float]]],
+    *,
+    title: str = "Few-shot accuracy",
+) -> Figure:
+    """Draw accuracy against the number of examples of each class.
+
+    Args:
+        curves: For each name, `(shots, accuracy, spread)` in ascending shots: accuracy
+            in [0, 1], and its standard deviation over the seeds.
+        title: Heading of the picture.
+
+    Returns:
+        A `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: If there is no curve, or matplotlib is not installed.
+    """
+    if not curves or not all(curves.values()):
+        raise ValueError(f"curves must each have a point. Received: {dict(curves)}.")
+    figure = figures.new_figure((5.6, 3.8))
+    figures.add_heading(figure, title)
+    axes = figure.subplots()
+    colors = (figures.BLUE, figures.GREY, figures.RIGHT, figures.WRONG)
+    for number, (name, points) in enumerate(curves.items()):
+        shots, accuracies, spreads = zip(*points, strict=True)
+        values = [100 * accuracy for accuracy in accuracies]
+        color = colors[number % len(colors)]
+        axes.errorbar(
+            shots,
+            values,
+            yerr=[100 * spread for spread in spreads],
+            color=color,
+            marker="o",
+            ms=4,
+            capsize=3,
+            label=name,
+        )
+        for x, y in zip(shots, values, strict=True):
+            axes.annotate(
+                f"{y:.1f}",
+                (x, y),
+                xytext=(7, -11),
+                textcoords="offset points",
+                fontsize=9,
+                color=color,
+            )
+    ticks = sorted({shots for points in curves.values() for shots, _, _ in points})
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("examples of each class")
+    axes.set_title("Accuracy (%)", loc="left", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.08, y=0.15)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
     return figure
 
 

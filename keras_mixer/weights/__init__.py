@@ -1,6 +1,6 @@
 """Files of weights to arrays, arrays to a model's variables, and back."""
 
-from keras_mixer.weights.cache import fetch, open_weights
+from keras_mixer.weights.cache import cache_dir, fetch, open_weights
 from keras_mixer.weights.constants import checked_constants, constants_header
 from keras_mixer.weights.download import DownloadError
 from keras_mixer.weights.files import written_whole
@@ -28,6 +28,7 @@ __all__ = [
     "DownloadError",
     "Report",
     "Source",
+    "cache_dir",
     "check_fit",
     "check_same_constants",
     "checked_constants",

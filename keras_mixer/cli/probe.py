@@ -1,0 +1,120 @@
+"""Measure what a model's features are worth on a data set it was not trained for.
+
+    keras-mixer probe MlpMixerB16 --weights=imagenet21k --dataset=tf_flowers
+    keras-mixer probe runs/digits --dataset=folder:photos --method=knn
+    keras-mixer probe MlpMixerNano4 --weights=cifar10 --dataset=digits --plot=shots.png
+
+Nothing is trained but a classifier on the pooled features: by `few_shot` a regression
+on a few examples of each class, by `linear` a logistic regression on all of them, by
+`knn` the nearest neighbours. Its one setting is chosen on the validation examples, and
+the accuracy is that on the test examples. Features are computed once, and kept.
+"""
+
+import dataclasses
+import json
+import sys
+
+from absl import flags
+
+METHODS = ["few_shot", "linear", "knn"]
+
+WEIGHTS = flags.DEFINE_string(
+    "weights", None, "For a named model: a tag of the catalogue, or a file."
+)
+DATASET = flags.DEFINE_string(
+    "dataset", None, "digits, folder:PATH, or the name of a TensorFlow Dataset."
+)
+DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where TensorFlow Datasets keeps its data."
+)
+METHOD = flags.DEFINE_list("method", METHODS, f"Some of {', '.join(METHODS)}.")
+SHOTS = flags.DEFINE_list(
+    "shots", ["1", "5", "10", "25"], "few_shot: examples of each class."
+)
+SEEDS = flags.DEFINE_integer("seeds", 5, "few_shot: how often to draw them.", 1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", 1)
+PLOT = flags.DEFINE_string("plot", None, "A PNG file: accuracy against shots.")
+JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+
+
+def main(argv):
+    """Print what the features of the model named in `argv` are worth."""
+    if len(argv) != 2 or not DATASET.value:
+        raise ValueError(
+            "probe takes a model and a data set: keras-mixer probe MODEL "
+            f"--dataset=NAME. Received: {argv[1:]}, --dataset={DATASET.value}."
+        )
+    unknown = [method for method in METHOD.value if method not in METHODS]
+    if unknown or not METHOD.value:
+        raise ValueError(
+            f"method must be some of {', '.join(METHODS)}. Received: {METHOD.value}."
+        )
+    if PLOT.value and "few_shot" not in METHOD.value:
+        raise ValueError(
+            "--plot draws accuracy against shots, so few_shot must be among the "
+            f"methods. Received: --method={','.join(METHOD.value)}."
+        )
+    shots = _shots()
+    from keras_mixer import data, models, training
+
+    name = argv[1]
+    if name in models.VARIANTS and not WEIGHTS.value:
+        raise ValueError(
+            f"{name} without weights is random. Received: no --weights. Name a file, "
+            "or a tag that `keras-mixer weights` lists."
+        )
+    model = models.open_model(name, WEIGHTS.value)
+    source = data.open_source(DATASET.value, data_dir=DATA_DIR.value)
+    verbose = 0 if JSON.value or not sys.stdout.isatty() else 1
+    with data.errors_in_words(source):
+        examples = training.split_features(
+            model, source, batch_size=BATCH_SIZE.value, verbose=verbose
+        )
+    probes = []
+    if "few_shot" in METHOD.value:
+        probes += training.few_shot(examples, shots, SEEDS.value)
+    if "linear" in METHOD.value:
+        probes.append(training.linear(examples))
+    if "knn" in METHOD.value:
+        probes.append(training.knn(examples))
+    if PLOT.value:
+        from keras_mixer import visualize
+
+        curve = [(p.shots, p.accuracy, p.spread) for p in probes if p.shots]
+        figure = visualize.plot_shots(
+            {name: curve}, title=f"Few-shot accuracy on {source.name}"
+        )
+        visualize.save_figure(figure, PLOT.value)
+    if JSON.value:
+        figures = {
+            "model": name,
+            "weights": WEIGHTS.value,
+            "dataset": source.name,
+            "examples": {split: len(y) for split, (_, y) in examples.items()},
+            "probes": [dataclasses.asdict(probe) for probe in probes],
+        }
+        print(json.dumps(figures, indent=2))
+        return
+    counts = ", ".join(f"{len(y)} {split}" for split, (_, y) in examples.items())
+    print(f"Features of {name} on {source.name} ({counts}):")
+    for probe in probes:
+        print(f"  {_words(probe):24} {probe.accuracy:7.2%}", end="")
+        print(f" ± {probe.spread:.2%}" if probe.shots and SEEDS.value > 1 else "")
+
+
+def _words(probe):
+    if probe.method == "few_shot":
+        return f"{probe.shots} a class"
+    if probe.method == "linear":
+        return f"linear, C={probe.chosen:g}"
+    return f"{probe.chosen:.0f} nearest"
+
+
+def _shots():
+    try:
+        return [int(count) for count in SHOTS.value]
+    except ValueError:
+        raise ValueError(
+            "--shots must be whole numbers with commas between them, such as 1,5,10. "
+            f"Received: {','.join(SHOTS.value)}."
+        ) from None
