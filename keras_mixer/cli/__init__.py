@@ -102,6 +102,19 @@ def image_files(arguments, suffixes):
     return names
 
 
+def as_json(name, answer):
+    """What `--json` prints of an image: its name, and its `Answer` as a dict."""
+    if answer.error is not None:
+        return {"image": name, "error": answer.error}
+    return {
+        "image": name,
+        "predictions": [
+            {"class": class_name, "label": label, "score": round(score, 6)}
+            for class_name, label, score in answer.guesses
+        ],
+    }
+
+
 def one_line(error):
     """An error's words in one line, whatever lines it came in."""
     return " ".join(str(error).split())

@@ -50,34 +50,25 @@ def main(argv):
             "export takes a model and a folder: keras-mixer export MODEL OUT. "
             f"Received: {argv[1:]}."
         )
-    from keras_mixer.catalog import CLASS_LISTS, TAGS
-    from keras_mixer.models import VARIANTS, labels_beside, open_model
+    from keras_mixer.models import VARIANTS, default_labels, open_model
     from keras_mixer.serving import export_saved_model
 
     _, name, base_dir = argv
-    labels, weights = LABELS.value, WEIGHTS.value
-    if name in VARIANTS:
-        if weights is None:
-            raise ValueError(
-                f"{name} without weights would be served with random ones. Received: "
-                "no --weights. Name them, as in --weights=imagenet."
-            )
-        model = open_model(name, weights)
-        labels = labels or (weights if weights in TAGS else None)
-        weights = None
-    else:
-        model = open_model(name)
-        labels = labels or labels_beside(name)
-    # As `keras-mixer predict` names them.
-    if labels is None and model.output_shape[-1] in CLASS_LISTS:
-        labels = "imagenet"
+    weights = WEIGHTS.value
+    if name in VARIANTS and weights is None:
+        raise ValueError(
+            f"{name} without weights would be served with random ones. Received: no "
+            "--weights. Name them, as in --weights=imagenet."
+        )
+    model = open_model(name, weights)
+    labels = LABELS.value or default_labels(name, weights, model.output_shape[-1])
     path = export_saved_model(
         model,
         base_dir,
         labels=labels,
         top_k=TOP_K.value,
         version=VERSION.value,
-        weights=weights,
+        weights=None if name in VARIANTS else weights,
         precision=PRECISION.value,
         features=FEATURES.value,
         batch_sizes=_batch_sizes(),

@@ -12,26 +12,30 @@ import json
 import pathlib
 import sys
 
-import numpy as np
 from absl import flags
 
-import keras_mixer
-from keras_mixer import catalog, cli
+from keras_mixer import cli
+from keras_mixer.serving import Answer, open_predictor
 
 MODEL = flags.DEFINE_string(
     "model",
     "MlpMixerB16",
-    "A named model, such as MlpMixerB16, the path of a .keras file, or a run's folder.",
+    "A named model, such as MlpMixerB16, the path of a .keras file, a run's folder, or "
+    "the URL of a model on a server, http:// or grpc://.",
 )
 WEIGHTS = flags.DEFINE_string(
-    "weights", "imagenet", "For a named model: a tag of the catalogue or a path."
+    "weights",
+    None,
+    "For a named model: a tag of the catalogue or a path; imagenet by default. For a "
+    ".keras file built with include_preprocessing=False: the tag that says how to "
+    "prepare images.",
 )
 LABELS = flags.DEFINE_string(
     "labels",
     None,
-    "A text file with the name of one class a line. Without it: the classes of the "
-    "tag, for a named model; labels.txt beside a .keras file; else ImageNet's, for as "
-    "many classes; else the classes' numbers.",
+    "A text file with the name of one class a line, or a tag of weights with these "
+    "classes. Without it: the classes of the tag, for a named model; labels.txt beside "
+    "a .keras file; else ImageNet's, for as many classes; else the classes' numbers.",
 )
 TOP_K = flags.DEFINE_integer("top_k", 5, "How many guesses to print.", lower_bound=1)
 BATCH_SIZE = 8  # images in memory at a time
@@ -50,14 +54,13 @@ def main(argv):
             "predict takes at least one image: keras-mixer predict IMAGE... "
             "Received: none."
         )
-    from keras_mixer.models import open_model
-
     paths = cli.image_files(argv[1:], SUFFIXES)
-    model = open_model(MODEL.value, WEIGHTS.value)
-    naming = _naming(model.output_shape[-1])
+    predictor = open_predictor(
+        MODEL.value, weights=WEIGHTS.value, labels=LABELS.value, top_k=TOP_K.value
+    )
     answers = []
     for start in range(0, len(paths), BATCH_SIZE):
-        answers += _label(paths[start : start + BATCH_SIZE], model, naming)
+        answers += _label(paths[start : start + BATCH_SIZE], predictor)
     if JSON.value:
         print(json.dumps(answers, indent=2))
     else:
@@ -70,46 +73,17 @@ def main(argv):
     return 1 if any("error" in answer for answer in answers) else 0
 
 
-def _label(paths, model, naming):
+def _label(paths, predictor):
     """Return what JSON says of each image of a batch."""
-    images, errors = {}, {}
+    prepared, answers = {}, {}
     for path in paths:
         try:
-            images[path] = keras_mixer.load_image(path, weights=model)
+            prepared[path] = predictor.prepare(pathlib.Path(path).read_bytes())
         except (ValueError, OSError) as error:
-            errors[path] = cli.one_line(error)
-            print("keras-mixer:", errors[path], file=sys.stderr)
-    ranked = {}
-    if images:
-        scores = model.predict_on_batch(np.stack([*images.values()]))
-        guesses = keras_mixer.decode_predictions(scores, top=TOP_K.value, **naming)
-        ranked = dict(zip(images, guesses, strict=True))
-    return [
-        {"image": path, "error": errors[path]}
-        if path in errors
-        else {
-            "image": path,
-            "predictions": [
-                {"class": name, "label": label, "score": round(float(score), 6)}
-                for name, label, score in ranked[path]
-            ],
-        }
-        for path in paths
-    ]
-
-
-def _naming(classes):
-    """The keyword arguments by which `decode_predictions` names the classes."""
-    from keras_mixer.models import labels_beside
-
-    path = LABELS.value
-    if path is None and (MODEL.value, WEIGHTS.value) in catalog.ENTRIES:
-        return {"weights": WEIGHTS.value}
-    if path is None:
-        path = labels_beside(MODEL.value)
-    if path is not None:
-        text = pathlib.Path(path).read_text(encoding="utf-8")
-        return {"class_names": text.splitlines()}
-    if classes in catalog.CLASS_LISTS:
-        return {}
-    return {"class_names": [str(index) for index in range(classes)]}
+            answers[path] = Answer(error=cli.one_line(error))
+    if prepared:
+        answers |= zip(prepared, predictor.predict([*prepared.values()]), strict=True)
+    for path in paths:
+        if answers[path].error is not None:
+            print(f"keras-mixer: {path}: {answers[path].error}", file=sys.stderr)
+    return [cli.as_json(path, answers[path]) for path in paths]

@@ -19,7 +19,7 @@ import threading
 from absl import flags
 
 from keras_mixer import cli
-from keras_mixer.serving import client
+from keras_mixer.serving import ServerPredictor
 
 URL = flags.DEFINE_string(
     "url",
@@ -51,7 +51,7 @@ def main(argv):
         )
     names = cli.image_files(argv[1:], _SUFFIXES)
     answers = [
-        _as_json(name, answer)
+        cli.as_json(name, answer)
         for name, answer in zip(names, _predict(names), strict=True)
     ]
     failed = [answer for answer in answers if "error" in answer]
@@ -68,14 +68,18 @@ def _predict(names):
     local = threading.local()
 
     def predict(batch):
-        if not hasattr(local, "client"):
-            local.client = client.connect(URL.value, TIMEOUT_SECONDS.value)
+        if not hasattr(local, "server"):
+            local.server = ServerPredictor(
+                URL.value,
+                timeout_seconds=TIMEOUT_SECONDS.value,
+                retries=RETRIES.value,
+            )
         # Read here, so that a folder of any size needs the memory of a few batches.
         files = [
             sys.stdin.buffer.read() if name == "-" else pathlib.Path(name).read_bytes()
             for name in batch
         ]
-        return client.with_retries(lambda: local.client.predict(files), RETRIES.value)
+        return local.server.predict(files)
 
     size = BATCH_SIZE.value
     batches = [names[i : i + size] for i in range(0, len(names), size)]
@@ -85,20 +89,6 @@ def _predict(names):
             return [answer for future in futures for answer in future.result()]
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _as_json(name, answer):
-    """What `keras-mixer predict --json` says of an image, too."""
-    if not answer["valid"]:
-        return {"image": name, "error": "not an image that the server can read"}
-    ranked = zip(answer["top_k_labels"], answer["top_k_scores"], strict=True)
-    return {
-        "image": name,
-        "predictions": [
-            {"class": label, "label": label, "score": round(score, 6)}
-            for label, score in ranked
-        ],
-    }
 
 
 def _print_table(answers):

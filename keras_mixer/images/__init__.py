@@ -1,6 +1,8 @@
 """One way from a file's bytes to the model's crop, and from scores to labels."""
 
 from keras_mixer.images.labels import (
+    best_classes,
+    class_names,
     decode_predictions,
     imagenet_labels,
     weights_labels,
@@ -13,6 +15,8 @@ from keras_mixer.images.preprocess import (
 )
 
 __all__ = [
+    "best_classes",
+    "class_names",
     "decode_predictions",
     "imagenet_labels",
     "load_image",

@@ -2,13 +2,15 @@
 
 import functools
 import importlib.resources
+import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_mixer.catalog import CLASS_LISTS, labels_of
+from keras_mixer.catalog import CLASS_LISTS, TAGS, labels_of
 
 
 def decode_predictions(
@@ -82,6 +84,23 @@ def decode_predictions(
         way_out = f"Received {len(labels)} names."
     if scores.shape[1] != len(labels):
         raise ValueError(f"{rule}. Received: shape {scores.shape}. {way_out}")
+    return best_classes(scores, labels, top)
+
+
+def best_classes(scores, names, top):
+    """Name the best classes of each image.
+
+    Args:
+        scores: Array `(batch, classes)`.
+        names: A pair `(synset, label)` for each class, as `class_names` returns.
+        top: How many classes to name; all of them if there are fewer.
+
+    Returns:
+        What `decode_predictions` returns.
+
+    Raises:
+        ValueError: If a score is NaN.
+    """
     if np.isnan(scores).any():
         rows = np.flatnonzero(np.isnan(scores).any(axis=1)).tolist()
         raise ValueError(
@@ -91,9 +110,64 @@ def decode_predictions(
     # A stable sort of the negated scores leaves ties in the order of the classes.
     best = np.argsort(-scores, axis=1, kind="stable")[:, :top]
     return [
-        [(*labels[index], float(row[index])) for index in indices]
+        [(*names[index], float(row[index])) for index in indices]
         for row, indices in zip(scores, best, strict=True)
     ]
+
+
+def class_names(labels, classes):
+    """Return the names of a model's classes, in the order of its outputs.
+
+    Args:
+        labels: A list, the path of a text file with one name a line, a tag of the
+            catalogue, or `"imagenet"` for the list of so many classes. `None` names
+            classes by their index.
+        classes: Their number.
+
+    Returns:
+        A tuple of tuples `(synset, label)`; `(label, label)` where there is no synset.
+
+    Raises:
+        ValueError: If there is no such file, or it does not name each class.
+    """
+    source = "labels"
+    if labels is None:
+        labels = [str(index) for index in range(classes)]
+    elif isinstance(labels, str) and labels in TAGS:
+        source = f'labels="{labels}"'
+        is_imagenet = labels == "imagenet"
+        labels = imagenet_labels(classes) if is_imagenet else weights_labels(labels)
+    elif isinstance(labels, (str, os.PathLike)):
+        source = f"the file {os.fspath(labels)!r}"
+        labels = _read_labels(labels)
+    names = [
+        label if isinstance(label, tuple) else (str(label), str(label))
+        for label in labels
+    ]
+    if len(names) != classes:
+        raise ValueError(
+            "labels must name each class of the model, in the order of its outputs. "
+            f"Received: {source} with {len(names)} names, and a model of {classes} "
+            "classes."
+        )
+    for index, (_, label) in enumerate(names):
+        if not label or "\n" in label:
+            raise ValueError(
+                "A label must be a line of text that is not empty. Received: "
+                f"{label!r} for class {index} in {source}."
+            )
+    return tuple(names)
+
+
+def _read_labels(path):
+    try:
+        return pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            "labels must be a list, the path of a UTF-8 text file with one name a "
+            'line, or a tag of the catalogue such as "imagenet". Received: '
+            f"{os.fspath(path)!r} ({error})."
+        ) from error
 
 
 def imagenet_labels(classes: int = 1000) -> tuple[tuple[str, str], ...]:

@@ -15,7 +15,7 @@ from keras_mixer.models.mixer import (
     MlpMixerS16,
     MlpMixerS32,
 )
-from keras_mixer.models.open import labels_beside, open_model
+from keras_mixer.models.open import default_labels, open_model
 from keras_mixer.models.port import load_weights
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
     "MlpMixerS32",
     "StochasticDepth",
     "TokenMixing",
+    "default_labels",
     "features",
-    "labels_beside",
     "load_weights",
     "open_model",
 ]

@@ -8,6 +8,7 @@ import pathlib
 import keras
 import numpy as np
 
+from keras_mixer.catalog import CLASS_LISTS, TAGS
 from keras_mixer.models import mixer
 from keras_mixer.weights import checked_constants, read_keras_config
 
@@ -78,10 +79,28 @@ def open_model(
     return loaded
 
 
-def labels_beside(model: str | pathlib.Path) -> pathlib.Path | None:
-    """The `labels.txt` that a training run left beside its model, or None."""
-    path = _file(model).with_name("labels.txt")
-    return path if str(model) not in mixer.VARIANTS and path.is_file() else None
+def default_labels(
+    model: str | pathlib.Path,
+    weights: str | pathlib.Path | None,
+    classes: int,
+) -> str | pathlib.Path | None:
+    """What names the classes of a model, where the user does not say.
+
+    Args:
+        model: What `open_model` takes.
+        weights: What `open_model` takes.
+        classes: How many classes the model has.
+
+    Returns:
+        The tag of a named model; `labels.txt` that a training run left beside a file;
+        `"imagenet"` where it has a list of so many classes; or None.
+    """
+    if str(model) in mixer.VARIANTS:
+        if weights in TAGS:
+            return str(weights)
+    elif (path := _file(model).with_name("labels.txt")).is_file():
+        return path
+    return "imagenet" if classes in CLASS_LISTS else None
 
 
 def _file(model):

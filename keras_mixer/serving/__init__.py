@@ -3,11 +3,24 @@
 from typing import TYPE_CHECKING, Any
 
 from keras_mixer.serving.extra import needs_serve_extra
+from keras_mixer.serving.predictors import (
+    Answer,
+    Predictor,
+    ServerPredictor,
+    open_predictor,
+)
 
 if TYPE_CHECKING:
     from keras_mixer.serving.export import export_saved_model
 
-__all__ = ["export_saved_model", "needs_serve_extra"]
+__all__ = [
+    "Answer",
+    "Predictor",
+    "ServerPredictor",
+    "export_saved_model",
+    "needs_serve_extra",
+    "open_predictor",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_mixer.serving import fused, publishing, signatures, verification, warm_up
+from keras_mixer.serving import fused, publishing, verification, warm_up
+from keras_mixer.serving.classifier import classifier_of
+from keras_mixer.serving.signatures import signatures_of
 
 _OTHER_FORMATS = (".onnx", ".tflite", ".xml", ".keras", ".h5", ".pb")
 
@@ -88,19 +90,21 @@ def export_saved_model(
             backend is not TensorFlow. Nothing is published then.
     """
     _check_place(base_dir)
-    classifier = signatures.classifier_of(model, labels, top_k, weights, features)
+    classifier = classifier_of(model, labels, weights)
+    signatures = signatures_of(classifier, top_k, features)
     batch_sizes = warm_up.check_batch_sizes(batch_sizes)
     _check_keep(keep)
     classifier = dataclasses.replace(
         classifier, model=fused.served_model(model, precision)
     )
+    signatures = dataclasses.replace(signatures, classifier=classifier)
     say = print if verbose else lambda text: None
     with publishing.new_version(base_dir, version) as (directory, target):
         say(f"Tracing {model.name} in {precision}")
-        functions = classifier.signatures()
+        functions = signatures.functions()
         say(f"Writing version {target.name}")
         _save(directory, classifier, functions)
-        _write_card(directory, classifier, functions, weights, precision)
+        _write_card(directory, signatures, functions, weights, precision)
         warm_up.write_batching_parameters(directory, batch_sizes)
         warm_up.write_records(directory, functions, classifier.size, batch_sizes)
         if verify:
@@ -170,9 +174,9 @@ def _probes(size):
     }
 
 
-def _write_card(directory, classifier, functions, weights, precision):
+def _write_card(directory, signatures, functions, weights, precision):
     """Write `keras_mixer.json`: what was exported, from what, by what."""
-    model = classifier.model
+    classifier, model = signatures.classifier, signatures.classifier.model
     now = datetime.datetime.now(datetime.timezone.utc)
     card = {
         "model": model.name,
@@ -182,7 +186,7 @@ def _write_card(directory, classifier, functions, weights, precision):
         "image_size": classifier.size,
         "preprocessing": dataclasses.asdict(classifier.transform),
         "classes": len(classifier.labels),
-        "top_k": classifier.top_k,
+        "top_k": signatures.top_k,
         "signatures": sorted(functions),
         "created": now.isoformat(timespec="seconds"),
         "versions": {

@@ -6,6 +6,7 @@ from keras import layers
 
 from keras_mixer.catalog import check_choice
 from keras_mixer.models import ChannelMixing, TokenMixing
+from keras_mixer.serving.classifier import leaves
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -33,7 +34,7 @@ def served_model(model, precision):
             model of its configuration, as a quantized one has.
     """
     check_choice("precision", precision, PRECISIONS)
-    last = list(_leaves(model))[-1]
+    *_, last = leaves(model)
 
     def clone(layer):
         config = layer.get_config()
@@ -55,14 +56,6 @@ def served_model(model, precision):
         )
     copy.set_weights(model.get_weights())
     return copy
-
-
-def _leaves(model):
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer
 
 
 def served_class(layer):

@@ -76,7 +76,7 @@ def test_predict_names_a_broken_image_and_labels_the_others(folder):
     assert "cut.jpg" in result.stderr
     broken, answer = json.loads(result.stdout)
     assert broken["image"] == f"{folder}/cut.jpg"
-    assert result.stderr == f"keras-mixer: {broken['error']}\n"
+    assert result.stderr == f"keras-mixer: {folder}/cut.jpg: {broken['error']}\n"
     assert answer["image"] == f"{folder}/chelsea.jpg"
     model = keras.models.load_model(folder / "model.keras")
     image = keras_mixer.load_image(folder / "chelsea.jpg", weights=model)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import CLASSES, IMAGE_SIZE, build_tiny, randomize
 
-from keras_mixer.models import labels_beside, open_model
+from keras_mixer.models import default_labels, open_model
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +53,19 @@ def test_a_file_a_folder_and_a_name_give_the_model(path, images):
     expected = keras.models.load_model(path)(images)
     for model in (path, str(path), path.parent, str(path.parent)):
         np.testing.assert_array_equal(open_model(model)(images), expected)
-    assert labels_beside(path.parent) is labels_beside(path) is None
-    path.with_name("labels.txt").write_text("cat")
-    assert labels_beside(path.parent) == labels_beside(path)
-    assert labels_beside(path).read_text() == "cat"
     nano = open_model("MlpMixerNano4", "cifar10")
     assert (nano.name, nano.count_params()) == ("MlpMixerNano4", 1_132_170)
+
+
+def test_labels_are_the_tags_the_runs_or_imagenets(path):
+    assert default_labels(path.parent, None, 3) is default_labels(path, None, 3) is None
+    assert default_labels(path, None, 21843) == "imagenet"
+    path.with_name("labels.txt").write_text("cat")
+    for model in (path, path.parent):
+        assert default_labels(model, "cifar10", 1000) == path.with_name("labels.txt")
+    assert default_labels("MlpMixerNano4", "cifar10", 10) == "cifar10"
+    assert default_labels("MlpMixerB16", "b16.npz", 1000) == "imagenet"
+    assert default_labels("MlpMixerB16", "b16.npz", 10) is None
 
 
 @pytest.mark.parametrize("name", ["MlpMixer", "nowhere.keras", "", "."])

@@ -17,7 +17,7 @@ from serving_support import (
 )
 from tensorflow_serving.apis import prediction_log_pb2
 
-from keras_mixer.serving import export, signatures, warm_up
+from keras_mixer.serving import classifier, export, warm_up
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,13 @@ def test_export_saved_model_writes_labels(version):
 def test_labels_are_of_a_file_or_a_tag(tmp_path, model):
     path = tmp_path / "labels.txt"
     path.write_text("\n".join(LABELS) + "\n", encoding="utf-8")
-    from_file = signatures.classifier_of(model, path, None, None, False)
+    from_file = classifier.classifier_of(model, path, None)
     assert from_file.labels == tuple(LABELS)
     ten = random_model(classes=10)
-    from_tag = signatures.classifier_of(ten, "cifar10", None, None, False)
+    from_tag = classifier.classifier_of(ten, "cifar10", None)
     assert from_tag.labels[:3] == ("airplane", "automobile", "bird")
     large = random_model(classes=1000)
-    imagenet = signatures.classifier_of(large, "imagenet", None, None, False)
+    imagenet = classifier.classifier_of(large, "imagenet", None)
     assert imagenet.labels[285] == "Egyptian_cat"
 
 

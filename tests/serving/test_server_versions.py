@@ -74,7 +74,7 @@ from tensorflow.python.lib.io import file_io
 import serving_support
 
 MOMENTS = {
-    "tracing": (signatures.Classifier, "signatures"),
+    "tracing": (signatures.Signatures, "functions"),
     "between variables and graph": (file_io, "atomic_write_string_to_file"),
     "between graph and card": (export, "_write_card"),
     "among warm-up requests": (warm_up, "_prediction_log"),

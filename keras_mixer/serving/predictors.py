@@ -1,0 +1,222 @@
+"""Whatever labels images, asked one way: a model, an exported one, or a server."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from keras_mixer.catalog import ImageTransform, check_choice, check_positive
+from keras_mixer.serving import client
+
+if TYPE_CHECKING:
+    import keras
+
+# Nothing here imports Keras or TensorFlow before a model needs it: `keras-mixer query`
+# asks servers without either.
+
+PRECISIONS = ("float32", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What is said of one image.
+
+    Attributes:
+        guesses: Tuples `(class, label, score)`, best first; the class is the WordNet
+            synset where there is one, else the label.
+        error: Why there is no guess, or None.
+    """
+
+    guesses: tuple[tuple[str, str, float], ...] = ()
+    error: str | None = None
+
+
+class Predictor(Protocol):
+    """From the bytes of image files to answers, whatever computes them."""
+
+    def prepare(self, file: bytes) -> Any:
+        """Do the part of the work that concerns one file. Any thread may call it.
+
+        Args:
+            file: Content of an image file.
+
+        Returns:
+            What `predict` takes of it.
+
+        Raises:
+            ValueError: If it is seen here already that it is no usable image.
+        """
+
+    def predict(self, prepared: Sequence[Any]) -> list[Answer]:
+        """Answer one batch. One thread at a time may call it.
+
+        Args:
+            prepared: What `prepare` returned, one item an image.
+
+        Returns:
+            An `Answer` for each item.
+        """
+
+
+def open_predictor(
+    model: "keras.Model | str | os.PathLike[str]",
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    labels: Sequence[str] | str | os.PathLike[str] | None = None,
+    top_k: int = 5,
+    precision: str = "float32",
+) -> Predictor:
+    """Open whatever labels images.
+
+    Args:
+        model: A Keras model; a named one, such as `"MlpMixerB16"`; the path of a
+            `.keras` file or of a training run's folder; or the URL of a model on a
+            server, `http://HOST:PORT/v1/models/NAME` or the same with `https` or
+            `grpc`.
+        weights: For a named model: a tag of the catalogue or a path, `"imagenet"` if
+            None. For a model that was built with `include_preprocessing=False`: the tag
+            that says how to prepare images.
+        labels: Names of the classes: a list, the path of a text file with one a line,
+            or a tag. `None` finds them as `keras-mixer predict` says.
+        top_k: How many classes to name, at most; a server may name fewer.
+        precision: `"float32"`, or `"bfloat16"` to compute the matrix products of a
+            Keras model so.
+
+    Returns:
+        A `Predictor`.
+
+    Raises:
+        ValueError: If there is no such model, or an argument does not fit it.
+    """
+    check_positive("top_k", top_k)
+    check_choice("precision", precision, PRECISIONS)
+    if isinstance(model, str) and "://" in model:
+        return ServerPredictor(model, top_k=top_k)
+    return _open_keras(model, weights, labels, top_k, precision)
+
+
+class ServerPredictor:
+    """Asks a model server; the files go as they are.
+
+    Args:
+        url: As `keras_mixer.serving.client.connect` takes it.
+        top_k: How many of the server's guesses to keep.
+        timeout_seconds: How long a request may take.
+        retries: How often to try again when the server is not there or busy.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        top_k: int | None = None,
+        timeout_seconds: float = 60.0,
+        retries: int = 3,
+    ) -> None:
+        self._client = client.connect(url, timeout_seconds)
+        self._top_k = top_k
+        self._retries = retries
+
+    def prepare(self, file: bytes) -> bytes:
+        return file
+
+    def predict(self, prepared: Sequence[bytes]) -> list[Answer]:
+        files = list(prepared)
+        rows = client.with_retries(lambda: self._client.predict(files), self._retries)
+        return [self._answer(row) for row in rows]
+
+    def _answer(self, row):
+        if not row["valid"]:
+            return Answer(error="not an image that the server can read")
+        ranked = zip(row["top_k_labels"], row["top_k_scores"], strict=True)
+        guesses = [(label, label, score) for label, score in ranked]
+        return Answer(tuple(guesses[: self._top_k]))
+
+
+class CropPredictor:
+    """Crops images here, by Pillow, and names the classes of the scores.
+
+    Args:
+        scores_of: From crops, float32 `(batch, size, size, 3)`, pixels in [0, 255], to
+            scores `(batch, classes)`.
+        size: Side of the crops, in pixels.
+        transform: How the weights expect images.
+        names: A pair `(class, label)` for each class.
+        top_k: How many classes to name.
+    """
+
+    def __init__(
+        self,
+        scores_of: Callable[[np.ndarray], np.ndarray],
+        size: int,
+        transform: ImageTransform,
+        names: Sequence[tuple[str, str]],
+        top_k: int,
+    ) -> None:
+        self._scores_of = scores_of
+        self._size = size
+        self._transform = transform
+        self._names = names
+        self._top_k = top_k
+
+    def prepare(self, file: bytes) -> np.ndarray:
+        from keras_mixer.images import load_image
+
+        return load_image(file, self._size, weights=self._transform)
+
+    def predict(self, prepared: Sequence[np.ndarray]) -> list[Answer]:
+        from keras_mixer.images import best_classes
+
+        scores = self._scores_of(np.stack(prepared))
+        ranked = best_classes(scores, self._names, self._top_k)
+        return [Answer(tuple(guesses)) for guesses in ranked]
+
+
+def _open_keras(model, weights, labels, top_k, precision):
+    import keras
+
+    from keras_mixer.images import class_names
+    from keras_mixer.models import VARIANTS, default_labels, open_model
+    from keras_mixer.serving.classifier import check_shapes, transform_of_model
+
+    name = "" if isinstance(model, keras.Model) else os.fspath(model)
+    is_named = name in VARIANTS
+    if is_named:
+        weights = weights or "imagenet"
+    if name:
+        model = open_model(name, weights)
+    classes = check_shapes(model)
+    if labels is None:
+        labels = default_labels(name, weights, classes)
+    transform, normalise = transform_of_model(model, None if is_named else weights)
+    return CropPredictor(
+        _keras_scores(model, transform if normalise else None, precision),
+        model.input_shape[1],
+        transform,
+        class_names(labels, classes),
+        top_k,
+    )
+
+
+def _keras_scores(model, transform, precision):
+    """Return a function from crops to a Keras model's scores."""
+    from keras_mixer.images import preprocess_input
+    from keras_mixer.serving.classifier import gives_logits
+
+    if precision != "float32":
+        from keras_mixer.serving import fused
+
+        model = fused.served_model(model, precision)
+    from_logits = gives_logits(model)
+
+    def scores_of(images):
+        if transform is not None:
+            images = preprocess_input(images, weights=transform)
+        scores = np.asarray(model.predict_on_batch(images), "float32")
+        if from_logits:
+            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+            scores /= scores.sum(axis=1, keepdims=True)
+        return scores
+
+    return scores_of
