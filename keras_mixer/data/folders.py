@@ -7,17 +7,10 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from keras_mixer.data.collections import IMAGE_SUFFIXES
 from keras_mixer.data.splits import IndexedSplit, Source, complete
 from keras_mixer.images import decode, graph
 
-# Names of images, also of kinds that only `load_image` reads or that nothing here does:
-# those are named to the user and not passed over in silence.
-_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".png", ".apng"),
-    *(".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".heic", ".heif"),
-    *(".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
-    *(".ico", ".psd", ".svg", ".dng", ".raw"),
-)
 _VAL_NAMES = ("val", "validation", "valid")
 # More unreadable images than this share is a broken copy, not a few bad files.
 _MAX_UNREADABLE = 0.01
@@ -108,14 +101,14 @@ def _read_folder(folder, class_names, prints):
             found = sorted(
                 os.fsencode(path)
                 for path in (folder / name).rglob("*")
-                if path.suffix.lower() in _SUFFIXES and path.is_file()
+                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
             )
             paths += found
             labels += [label] * len(found)
     if not paths:
         raise ValueError(
             "A folder of images must have images in it. Received: none in "
-            f"{folder}/*/ (looked for {' '.join(_SUFFIXES)})."
+            f"{folder}/*/ (looked for {' '.join(IMAGE_SUFFIXES)})."
         )
 
     def check(number, path):
@@ -169,7 +162,7 @@ def _passed_over(folders):
         for folder in folders
         for path in folder.rglob("*")
         if path.is_file()
-        and path.suffix.lower() not in _SUFFIXES
+        and path.suffix.lower() not in IMAGE_SUFFIXES
         and not path.name.startswith(".")
     )
     if not others:

@@ -1,0 +1,7 @@
+"""Unlabelled images wherever they lie: files, folders, shards, buckets."""
+
+from keras_mixer.data.collections.extra import needs_bulk_extra
+from keras_mixer.data.collections.listing import Collection
+from keras_mixer.data.collections.records import IMAGE_SUFFIXES, Record
+
+__all__ = ["IMAGE_SUFFIXES", "Collection", "Record", "needs_bulk_extra"]
