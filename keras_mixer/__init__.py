@@ -122,12 +122,13 @@ if TYPE_CHECKING or not _IS_CLIENT:
     )
 
 if TYPE_CHECKING:
-    from keras_mixer.serving import export_saved_model
+    from keras_mixer.serving import export_saved_model, predict_files
     from keras_mixer.training import TrainConfig, evaluate, train
 
 # These need TensorFlow whatever the Keras backend: loaded at first use.
 _LAZY = {
     "export_saved_model": "serving",
+    "predict_files": "serving",
     "train": "training",
     "evaluate": "training",
     "TrainConfig": "training",
@@ -156,6 +157,7 @@ __all__ = [
     "list_weights",
     "load_image",
     "load_weights",
+    "predict_files",
     "preprocess_input",
     "train",
 ]

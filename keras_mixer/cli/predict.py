@@ -1,21 +1,33 @@
-"""Label images with a Mixer.
+"""Label images with a Mixer: a few, or a collection of any size.
 
     keras-mixer predict cat.jpg photos/
     keras-mixer predict scan.png --model=runs/digits/model.keras --json
+    keras-mixer predict photos/ 'shards/*.tar' --output=answers.parquet
+    keras-mixer predict s3://bucket/photos --output=answers/
+
+An argument is a file, a folder (its images, and those of the folders in it), a pattern
+in quotes, a `.tar`, `.parquet` or `.tfrecord` file of images, or a URL that fsspec
+opens, of any of these. `-` reads paths from standard input, one a line.
 
 The table has one line a guess, best first. An image that cannot be read is named on
 standard error, and in JSON has "error" in the place of "predictions"; the others are
 labelled all the same, and the exit status is 1.
+
+--output writes a table with the columns path, valid, reason, classes, labels and
+scores: one file, or numbered files in a folder. The same command goes on with a folder
+where it was stopped. What cannot be read is a row with its reason there, and the exit
+status is 0 if anything could be labelled.
 """
 
 import json
 import pathlib
 import sys
+import threading
 
+import tqdm
 from absl import flags
 
 from keras_mixer import cli
-from keras_mixer.serving import Answer, open_predictor
 
 MODEL = flags.DEFINE_string(
     "model",
@@ -37,53 +49,176 @@ LABELS = flags.DEFINE_string(
     "classes. Without it: the classes of the tag, for a named model; labels.txt beside "
     "a .keras file; else ImageNet's, for as many classes; else the classes' numbers.",
 )
-TOP_K = flags.DEFINE_integer("top_k", 5, "How many guesses to print.", lower_bound=1)
-BATCH_SIZE = 8  # images in memory at a time
-# Of files in a folder; a file by its own name is read whatever it is called.
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif"),
-    *(".webp", ".tif", ".tiff"),
+TOP_K = flags.DEFINE_integer("top_k", 5, "How many guesses of an image.", lower_bound=1)
+FEATURES = flags.DEFINE_bool(
+    "features", False, "Give the pooled embedding, too; with --output."
+)
+PRECISION = flags.DEFINE_enum(
+    "precision", "float32", ["float32", "bfloat16"], "Of the matrix products."
+)
+COLUMN = flags.DEFINE_string(
+    "column",
+    None,
+    "Column of Parquet files, or feature of TFRecord files, with the images. Without "
+    "it: found by its name.",
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images at a time.", lower_bound=1)
+WORKERS = flags.DEFINE_integer(
+    "workers",
+    None,
+    "Threads that read and decode. Without it: one for each processor.",
+    lower_bound=1,
 )
 JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "A file that ends in .parquet, .jsonl or .csv, or a folder for many of them.",
+)
+FORMAT = flags.DEFINE_enum(
+    "format", "parquet", ["parquet", "jsonl", "csv"], "Of the files in a folder."
+)
+SHARD_SIZE = flags.DEFINE_integer(
+    "shard_size", 10_000, "Images in a file of a folder.", lower_bound=1
+)
+_LISTED = 10  # failures that are named, where a table has them all
 
 
 def main(argv):
-    """Print the most probable classes of the images named in `argv`."""
+    """Print or write the most probable classes of the images named in `argv`."""
     if len(argv) == 1:
         raise ValueError(
             "predict takes at least one image: keras-mixer predict IMAGE... "
             "Received: none."
         )
-    paths = cli.image_files(argv[1:], SUFFIXES)
-    predictor = open_predictor(
-        MODEL.value, weights=WEIGHTS.value, labels=LABELS.value, top_k=TOP_K.value
+    if FEATURES.value and OUTPUT.value is None:
+        raise ValueError(
+            "Features go to a file. Received: --features without --output."
+        )
+    from keras_mixer.data.collections import Collection
+    from keras_mixer.serving import bulk, open_predictor
+
+    # Nothing that takes long before what is said is known to fit.
+    collection = Collection(argv[1:], COLUMN.value)
+    suffix = pathlib.Path(OUTPUT.value or "").suffix[1:]
+    is_file = suffix in bulk.FORMATS
+    layout = OUTPUT.value and bulk.Layout(
+        suffix if is_file else FORMAT.value, TOP_K.value, FEATURES.value
     )
-    answers = []
-    for start in range(0, len(paths), BATCH_SIZE):
-        answers += _label(paths[start : start + BATCH_SIZE], predictor)
+    predictor = open_predictor(
+        MODEL.value,
+        weights=WEIGHTS.value,
+        labels=LABELS.value,
+        top_k=TOP_K.value,
+        features=FEATURES.value,
+        precision=PRECISION.value,
+    )
+
+    def label(records):
+        return bulk.label(
+            predictor, records, batch_size=BATCH_SIZE.value, workers=WORKERS.value
+        )
+
+    if layout is None:
+        return _print(collection, label)
+    if is_file:
+        return _write_file(collection, label, layout)
+    return _write_folder(collection, label, layout)
+
+
+def _print(collection, label):
+    with _Watch(collection) as watch:
+        for number, (name, answer) in enumerate(watch.over(label(collection))):
+            if answer.error is not None:
+                watch.say(f"keras-mixer: {name}: {answer.error}")
+            if JSON.value:
+                text = json.dumps(cli.as_json(name, answer), indent=2)
+                print("," if number else "[", *text.splitlines(), sep="\n  ", end="")
+            elif answer.error is None:
+                print(name)
+                for _, label_of, score in answer.guesses:
+                    print(f"  {score:7.2%}  {label_of}")
     if JSON.value:
-        print(json.dumps(answers, indent=2))
-    else:
-        for answer in answers:
-            if "error" in answer:
-                continue
-            print(answer["image"])
-            for guess in answer["predictions"]:
-                print(f"  {guess['score']:7.2%}  {guess['label']}")
-    return 1 if any("error" in answer for answer in answers) else 0
+        print("\n]")
+    return 1 if watch.failed else 0
 
 
-def _label(paths, predictor):
-    """Return what JSON says of each image of a batch."""
-    prepared, answers = {}, {}
-    for path in paths:
-        try:
-            prepared[path] = predictor.prepare(pathlib.Path(path).read_bytes())
-        except (ValueError, OSError) as error:
-            answers[path] = Answer(error=cli.one_line(error))
-    if prepared:
-        answers |= zip(prepared, predictor.predict([*prepared.values()]), strict=True)
-    for path in paths:
-        if answers[path].error is not None:
-            print(f"keras-mixer: {path}: {answers[path].error}", file=sys.stderr)
-    return [cli.as_json(path, answers[path]) for path in paths]
+def _write_file(collection, label, layout):
+    from keras_mixer.serving import bulk
+
+    with _Watch(collection) as watch:
+        bulk.write_table(OUTPUT.value, watch.over(label(collection)), layout)
+    return _tell(watch.rows, watch.failed, watch.failures)
+
+
+def _write_folder(collection, label, layout):
+    from keras_mixer.serving import bulk
+
+    settings = {
+        "model": bulk.model_identity(MODEL.value, WEIGHTS.value, LABELS.value),
+        "precision": PRECISION.value,
+        "column": COLUMN.value,
+        "batch_size": BATCH_SIZE.value,
+    }
+    with (
+        bulk.Shards(OUTPUT.value, settings, layout, SHARD_SIZE.value) as shards,
+        _Watch(collection, shards.rows) as watch,
+    ):
+        if shards.rows:
+            watch.say(f"{shards.rows:,} images are done: going on.")
+        for number, records in shards.pending(collection):
+            answers = watch.over(label(records))
+            shards.write(number, bulk.LabelledShard.of(answers, layout))
+        shards.finish()
+    return _tell(shards.rows, shards.failed, watch.failures)
+
+
+def _tell(rows, failed, failures):
+    """Say what was written; the status is 0 if anything could be labelled."""
+    for name, reason in failures:
+        print(f"keras-mixer: {name}: {reason}", file=sys.stderr)
+    if failures and len(failures) < failed:
+        print(f"  and {failed - len(failures):,} more", file=sys.stderr)
+    without = f", {failed:,} of them unreadable" if failed else ""
+    print(f"Wrote {OUTPUT.value}: {rows:,} images{without}.")
+    return 1 if failed == rows else 0
+
+
+class _Watch:
+    """Counts the answers that pass, and shows how far they are on a terminal."""
+
+    def __init__(self, collection, done=0):
+        self.rows = self.failed = 0
+        self.failures = []
+        is_shown = sys.stderr.isatty() and (OUTPUT.value or not sys.stdout.isatty())
+        self._bar = tqdm.tqdm(
+            initial=done, unit=" images", disable=not is_shown, dynamic_ncols=True
+        )
+        if is_shown and collection.can_be_counted:
+            threading.Thread(
+                target=self._count, args=(collection,), daemon=True
+            ).start()
+
+    def _count(self, collection):
+        self._bar.total = sum(1 for _ in collection)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._bar.close()
+
+    def over(self, answers):
+        """Let answers pass, one by one."""
+        for name, answer in answers:
+            self.rows += 1
+            if answer.error is not None:
+                self.failed += 1
+                if len(self.failures) < _LISTED:
+                    self.failures.append((name, answer.error))
+            yield name, answer
+            self._bar.update()
+
+    def say(self, line):
+        """Print a line on standard error, above the bar."""
+        self._bar.write(line, file=sys.stderr)

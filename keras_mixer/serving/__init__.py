@@ -11,6 +11,7 @@ from keras_mixer.serving.predictors import (
 )
 
 if TYPE_CHECKING:
+    from keras_mixer.serving.bulk import predict_files
     from keras_mixer.serving.export import export_saved_model
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "export_saved_model",
     "needs_serve_extra",
     "open_predictor",
+    "predict_files",
 ]
 
 
@@ -29,4 +31,8 @@ def __getattr__(name: str) -> Any:
         from keras_mixer.serving import export
 
         return export.export_saved_model
+    if name == "predict_files":
+        from keras_mixer.serving import bulk
+
+        return bulk.predict_files
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

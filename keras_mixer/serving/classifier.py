@@ -100,6 +100,20 @@ def check_shapes(model):
     return model.output_shape[1]
 
 
+def check_features(model):
+    """The name of the layer whose outputs are the features of an image.
+
+    Raises:
+        ValueError: If the model has none.
+    """
+    if "pool" not in [layer.name for layer in model.layers]:
+        raise ValueError(
+            "features are the outputs of the layer `pool`. Received: features=True, "
+            f"and model {model.name!r} without such a layer. Leave features out."
+        )
+    return "pool"
+
+
 def gives_logits(model):
     """Whether the last layer of a model has no activation."""
     return _last_activation(model) is keras.activations.linear

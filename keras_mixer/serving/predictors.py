@@ -27,10 +27,13 @@ class Answer:
         guesses: Tuples `(class, label, score)`, best first; the class is the WordNet
             synset where there is one, else the label.
         error: Why there is no guess, or None.
+        features: The pooled embedding, float32 `(channels,)`, if it was asked for and
+            there is one.
     """
 
     guesses: tuple[tuple[str, str, float], ...] = ()
     error: str | None = None
+    features: np.ndarray | None = None
 
 
 class Predictor(Protocol):
@@ -66,6 +69,7 @@ def open_predictor(
     weights: str | os.PathLike[str] | None = None,
     labels: Sequence[str] | str | os.PathLike[str] | None = None,
     top_k: int = 5,
+    features: bool = False,
     precision: str = "float32",
 ) -> Predictor:
     """Open whatever labels images.
@@ -81,6 +85,7 @@ def open_predictor(
         labels: Names of the classes: a list, the path of a text file with one a line,
             or a tag. `None` finds them as `keras-mixer predict` says.
         top_k: How many classes to name, at most; a server may name fewer.
+        features: Whether answers have the pooled embedding, too; of a Keras model.
         precision: `"float32"`, or `"bfloat16"` to compute the matrix products of a
             Keras model so.
 
@@ -93,8 +98,13 @@ def open_predictor(
     check_positive("top_k", top_k)
     check_choice("precision", precision, PRECISIONS)
     if isinstance(model, str) and "://" in model:
+        if features:
+            raise ValueError(
+                f"Features come from a Keras model. Received: {model}. Name the model "
+                "that was exported."
+            )
         return ServerPredictor(model, top_k=top_k)
-    return _open_keras(model, weights, labels, top_k, precision)
+    return _open_keras(model, weights, labels, top_k, features, precision)
 
 
 class ServerPredictor:
@@ -139,7 +149,7 @@ class CropPredictor:
 
     Args:
         scores_of: From crops, float32 `(batch, size, size, 3)`, pixels in [0, 255], to
-            scores `(batch, classes)`.
+            scores `(batch, classes)`, and features `(batch, channels)` or None.
         size: Side of the crops, in pixels.
         transform: How the weights expect images.
         names: A pair `(class, label)` for each class.
@@ -148,7 +158,7 @@ class CropPredictor:
 
     def __init__(
         self,
-        scores_of: Callable[[np.ndarray], np.ndarray],
+        scores_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]],
         size: int,
         transform: ImageTransform,
         names: Sequence[tuple[str, str]],
@@ -168,12 +178,16 @@ class CropPredictor:
     def predict(self, prepared: Sequence[np.ndarray]) -> list[Answer]:
         from keras_mixer.images import best_classes
 
-        scores = self._scores_of(np.stack(prepared))
+        scores, features = self._scores_of(np.stack(prepared))
         ranked = best_classes(scores, self._names, self._top_k)
-        return [Answer(tuple(guesses)) for guesses in ranked]
+        rows = [None] * len(ranked) if features is None else features
+        return [
+            Answer(tuple(guesses), features=row)
+            for guesses, row in zip(ranked, rows, strict=True)
+        ]
 
 
-def _open_keras(model, weights, labels, top_k, precision):
+def _open_keras(model, weights, labels, top_k, features, precision):
     import keras
 
     from keras_mixer.images import class_names
@@ -191,7 +205,7 @@ def _open_keras(model, weights, labels, top_k, precision):
         labels = default_labels(name, weights, classes)
     transform, normalise = transform_of_model(model, None if is_named else weights)
     return CropPredictor(
-        _keras_scores(model, transform if normalise else None, precision),
+        _keras_scores(model, transform if normalise else None, features, precision),
         model.input_shape[1],
         transform,
         class_names(labels, classes),
@@ -199,24 +213,31 @@ def _open_keras(model, weights, labels, top_k, precision):
     )
 
 
-def _keras_scores(model, transform, precision):
-    """Return a function from crops to a Keras model's scores."""
+def _keras_scores(model, transform, features, precision):
+    """Return a function from crops to a Keras model's scores, and its features."""
+    import keras
+
     from keras_mixer.images import preprocess_input
-    from keras_mixer.serving.classifier import gives_logits
+    from keras_mixer.serving.classifier import check_features, gives_logits
 
     if precision != "float32":
         from keras_mixer.serving import fused
 
         model = fused.served_model(model, precision)
     from_logits = gives_logits(model)
+    if features:
+        pooled = model.get_layer(check_features(model)).output
+        model = keras.Model(model.inputs, [model.output, pooled])
 
     def scores_of(images):
         if transform is not None:
             images = preprocess_input(images, weights=transform)
-        scores = np.asarray(model.predict_on_batch(images), "float32")
+        outputs = model.predict_on_batch(images)
+        scores, pooled = outputs if features else (outputs, None)
+        scores = np.asarray(scores, "float32")
         if from_logits:
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
             scores /= scores.sum(axis=1, keepdims=True)
-        return scores
+        return scores, None if pooled is None else np.asarray(pooled, "float32")
 
     return scores_of

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_mixer.images import graph
-from keras_mixer.serving.classifier import Classifier
+from keras_mixer.serving.classifier import Classifier, check_features
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +123,5 @@ def signatures_of(classifier, top_k, features):
             f"top_k={top_k}, and a model of {classes} classes. Pass top_k={classes} to "
             "get them all."
         )
-    if features and "pool" not in [layer.name for layer in model.layers]:
-        raise ValueError(
-            "features are the outputs of the layer `pool`. Received: features=True, "
-            f"and model {model.name!r} without such a layer. Leave features out."
-        )
-    return Signatures(classifier, top_k, "pool" if features else None)
+    feature_layer = check_features(model) if features else None
+    return Signatures(classifier, top_k, feature_layer)
