@@ -122,11 +122,12 @@ if TYPE_CHECKING or not _IS_CLIENT:
     )
 
 if TYPE_CHECKING:
-    from keras_mixer.serving import export_saved_model, predict_files
+    from keras_mixer.serving import export_model, export_saved_model, predict_files
     from keras_mixer.training import TrainConfig, evaluate, train
 
 # These need TensorFlow whatever the Keras backend: loaded at first use.
 _LAZY = {
+    "export_model": "serving",
     "export_saved_model": "serving",
     "predict_files": "serving",
     "train": "training",
@@ -151,6 +152,7 @@ __all__ = [
     "TrainConfig",
     "decode_predictions",
     "evaluate",
+    "export_model",
     "export_saved_model",
     "features",
     "imagenet_labels",

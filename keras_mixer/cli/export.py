@@ -1,12 +1,20 @@
-"""Export a trained model for TensorFlow Serving.
+"""Export a trained model for TensorFlow Serving, ONNX Runtime, OpenVINO or LiteRT.
 
     keras-mixer export model.keras models/mixer --labels=labels.txt
-    keras-mixer export MlpMixerNano4 models/mixer --weights=cifar10
+    keras-mixer export MlpMixerNano4 nano.onnx --weights=cifar10
+    keras-mixer export runs/digits digits.tflite
+    keras-mixer predict cat.jpg --model=nano.onnx
 
-The second argument is the folder of the model's versions. Writes the next version in
-it, `models/mixer/1/` at first, whole or not at all, and prints its path in the last
-line.
+The name says the format: .onnx is a file for ONNX Runtime, .xml for OpenVINO (with a
+.bin beside it), .tflite for LiteRT; any other is the folder of a SavedModel's versions,
+and gets the next one, `models/mixer/1/` at first. Beside a file lie its labels and its
+card, `nano.onnx.labels.txt` and `nano.onnx.json`.
+
+What was written is loaded by its runtime alone, in another process, and has to answer
+as the model does. Then it appears, whole or not at all, and the last line is its path.
 """
+
+import pathlib
 
 from absl import flags
 
@@ -24,59 +32,118 @@ LABELS = flags.DEFINE_string(
     "labels.txt beside a .keras file; else ImageNet's, for as many classes; else the "
     "classes' numbers.",
 )
-TOP_K = flags.DEFINE_integer(
-    "top_k", None, "How many classes to return for an image; five, or all of fewer."
+FORMAT = flags.DEFINE_enum(
+    "format",
+    None,
+    ["saved_model", "onnx", "openvino", "litert"],
+    "For a name that does not say it.",
 )
-VERSION = flags.DEFINE_integer("version", None, "Version; the next one by default.")
 PRECISION = flags.DEFINE_string(
     "precision",
     "float32",
-    "float32, or bfloat16 to store and compute the matrix products so.",
-)
-FEATURES = flags.DEFINE_bool("features", False, "Add the signature `features`.")
-BATCH_SIZES = flags.DEFINE_list(
-    "batch_sizes", "1,2,4,8,16,32", "Sizes to which the server pads its batches."
+    "float32; for a SavedModel also bfloat16, to store and compute the matrix products "
+    "so.",
 )
 VERIFY = flags.DEFINE_bool(
-    "verify", False, "Compare its answers, by TensorFlow alone, before it is published."
+    "verify",
+    None,
+    "Compare its answers with the model's before it appears. By default where the "
+    "runtime is installed.",
 )
-KEEP = flags.DEFINE_integer("keep", None, "How many versions to keep; all by default.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace files that exist.")
+
+# For a SavedModel alone.
+TOP_K = flags.DEFINE_integer(
+    "top_k",
+    None,
+    "SavedModel: how many classes to return for an image; five, or all of fewer.",
+)
+VERSION = flags.DEFINE_integer(
+    "version", None, "SavedModel: its version; the next one by default."
+)
+FEATURES = flags.DEFINE_bool(
+    "features", False, "SavedModel: add the signature `features`."
+)
+BATCH_SIZES = flags.DEFINE_list(
+    "batch_sizes",
+    "1,2,4,8,16,32",
+    "SavedModel: sizes to which the server pads its batches.",
+)
+KEEP = flags.DEFINE_integer(
+    "keep", None, "SavedModel: how many versions to keep; all by default."
+)
+_OF_SAVED_MODELS = ("top_k", "version", "features", "batch_sizes", "keep")
 
 
 def main(argv):
-    """Export the model named first in `argv` into the folder named second."""
+    """Export the model named first in `argv` to the place named second."""
     if len(argv) != 3:
         raise ValueError(
-            "export takes a model and a folder: keras-mixer export MODEL OUT. "
+            "export takes a model and where to write it: keras-mixer export MODEL OUT. "
             f"Received: {argv[1:]}."
         )
     from keras_mixer.models import VARIANTS, default_labels, open_model
-    from keras_mixer.serving import export_saved_model
+    from keras_mixer.serving import runtimes
 
-    _, name, base_dir = argv
+    _, name, out = argv
     weights = WEIGHTS.value
     if name in VARIANTS and weights is None:
         raise ValueError(
             f"{name} without weights would be served with random ones. Received: no "
             "--weights. Name them, as in --weights=imagenet."
         )
+    is_file = FORMAT.value in runtimes.RUNTIMES or (
+        FORMAT.value is None and pathlib.Path(out).suffix in runtimes.SUFFIXES
+    )
+    _check_flags(("overwrite",) if not is_file else _OF_SAVED_MODELS, is_file)
     model = open_model(name, weights)
-    labels = LABELS.value or default_labels(name, weights, model.output_shape[-1])
-    path = export_saved_model(
+    common = {
+        "labels": LABELS.value or default_labels(name, weights, model.output_shape[-1]),
+        "weights": None if name in VARIANTS else weights,
+        "precision": PRECISION.value,
+        "verbose": True,
+    }
+    export = _export_file if is_file else _export_saved_model
+    print(export(model, out, **common))
+
+
+def _export_file(model, out, **common):
+    from keras_mixer.serving import export_model
+
+    return export_model(
         model,
-        base_dir,
-        labels=labels,
+        out,
+        format=FORMAT.value,
+        verify=VERIFY.value,
+        overwrite=OVERWRITE.value,
+        **common,
+    )
+
+
+def _export_saved_model(model, out, **common):
+    from keras_mixer.serving import export_saved_model
+
+    return export_saved_model(
+        model,
+        out,
         top_k=TOP_K.value,
         version=VERSION.value,
-        weights=None if name in VARIANTS else weights,
-        precision=PRECISION.value,
         features=FEATURES.value,
         batch_sizes=_batch_sizes(),
-        verify=VERIFY.value,
+        verify=VERIFY.value is not False,
         keep=KEEP.value,
-        verbose=True,
+        **common,
     )
-    print(path)
+
+
+def _check_flags(of_the_other, is_file):
+    for name in of_the_other:
+        if flags.FLAGS[name].present:
+            raise ValueError(
+                f"--{name} is for {'a SavedModel' if is_file else 'a file'}. Received: "
+                f"--{name}, and {'a file' if is_file else 'a SavedModel'} to write. "
+                "Leave it out."
+            )
 
 
 def _batch_sizes():

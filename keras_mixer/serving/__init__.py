@@ -1,5 +1,6 @@
 """From a model to a server's answer: export, signatures, a server, a client."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from keras_mixer.serving.extra import needs_serve_extra
@@ -13,11 +14,13 @@ from keras_mixer.serving.predictors import (
 if TYPE_CHECKING:
     from keras_mixer.serving.bulk import predict_files
     from keras_mixer.serving.export import export_saved_model
+    from keras_mixer.serving.runtimes.export import export_model
 
 __all__ = [
     "Answer",
     "Predictor",
     "ServerPredictor",
+    "export_model",
     "export_saved_model",
     "needs_serve_extra",
     "open_predictor",
@@ -25,14 +28,16 @@ __all__ = [
 ]
 
 
+# At first use: the client needs neither TensorFlow nor Keras.
+_LAZY = {
+    "export_model": "runtimes.export",
+    "export_saved_model": "export",
+    "predict_files": "bulk",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # At first use: the client needs neither TensorFlow nor Keras.
-    if name == "export_saved_model":
-        from keras_mixer.serving import export
-
-        return export.export_saved_model
-    if name == "predict_files":
-        from keras_mixer.serving import bulk
-
-        return bulk.predict_files
+    if name in _LAZY:
+        module = importlib.import_module(f"{__name__}.{_LAZY[name]}")
+        return getattr(module, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

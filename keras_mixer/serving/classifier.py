@@ -49,6 +49,23 @@ class Classifier:
         return keras.ops.cast(model(images, training=False), "float32")
 
 
+def check_backend(what):
+    """Refuse to export on another backend of Keras than TensorFlow.
+
+    Args:
+        what: What is exported, as the subject of a sentence.
+
+    Raises:
+        ValueError: On another backend.
+    """
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"{what} is exported by Keras' TensorFlow backend. Received: the backend "
+            f"{keras.backend.backend()}. Save the model as a .keras file, and export "
+            "that file in a process with KERAS_BACKEND=tensorflow."
+        )
+
+
 def classifier_of(model, labels, weights):
     """Check that a model labels images, and find out how.
 

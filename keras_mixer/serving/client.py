@@ -152,13 +152,20 @@ class _GrpcClient:
                 try_again=error.code()
                 in (codes.UNAVAILABLE, codes.DEADLINE_EXCEEDED, codes.ABORTED),
             ) from error
-        columns = {
-            name: self._tf.make_ndarray(tensor).tolist()
-            for name, tensor in response.outputs.items()
-        }
-        labels = columns["top_k_labels"]
-        columns["top_k_labels"] = [[x.decode() for x in row] for row in labels]
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in zip(*columns.values(), strict=True)
-        ]
+        outputs = response.outputs.items()
+        return rows({name: self._tf.make_ndarray(tensor) for name, tensor in outputs})
+
+
+def rows(outputs):
+    """Return what a model says of each image, as a list of dicts.
+
+    Args:
+        outputs: Dict of the arrays of the signature `serving_default`.
+    """
+    columns = {name: array.tolist() for name, array in outputs.items()}
+    labels = columns["top_k_labels"]
+    columns["top_k_labels"] = [[x.decode() for x in row] for row in labels]
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]

@@ -1,24 +1,18 @@
 """Export of a trained model as a SavedModel for TensorFlow Serving."""
 
 import dataclasses
-import datetime
-import hashlib
-import importlib.metadata
-import json
 import os
 import pathlib
-import platform
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_mixer.serving import fused, publishing, verification, warm_up
-from keras_mixer.serving.classifier import classifier_of
+from keras_mixer.serving import card, fused, publishing, served, verification, warm_up
+from keras_mixer.serving.classifier import check_backend, classifier_of
+from keras_mixer.serving.runtimes import SUFFIXES
 from keras_mixer.serving.signatures import signatures_of
-
-_OTHER_FORMATS = (".onnx", ".tflite", ".xml", ".keras", ".h5", ".pb")
 
 
 def export_saved_model(
@@ -95,7 +89,8 @@ def export_saved_model(
     batch_sizes = warm_up.check_batch_sizes(batch_sizes)
     _check_keep(keep)
     classifier = dataclasses.replace(
-        classifier, model=fused.served_model(model, precision)
+        classifier,
+        model=served.served_model(model, precision, fused.served_layer),
     )
     signatures = dataclasses.replace(signatures, classifier=classifier)
     say = print if verbose else lambda text: None
@@ -118,17 +113,13 @@ def export_saved_model(
 
 
 def _check_place(base_dir):
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "A SavedModel is exported by Keras' TensorFlow backend. Received: the "
-            f"backend {keras.backend.backend()}. Save the model as a .keras file, and "
-            "export that file in a process with KERAS_BACKEND=tensorflow."
-        )
-    if pathlib.Path(base_dir).suffix in _OTHER_FORMATS:
+    check_backend("A SavedModel")
+    suffix = pathlib.Path(base_dir).suffix
+    if suffix in (*SUFFIXES, ".keras", ".h5", ".pb"):
         raise ValueError(
             "base_dir is the folder of a SavedModel's versions. Received: "
-            f"{os.fspath(base_dir)!r}, the name of a file. This package writes "
-            "SavedModels, and no other format yet."
+            f"{os.fspath(base_dir)!r}, the name of a file. export_model writes files "
+            f"that end in {', '.join(SUFFIXES)}."
         )
 
 
@@ -175,41 +166,13 @@ def _probes(size):
 
 
 def _write_card(directory, signatures, functions, weights, precision):
-    """Write `keras_mixer.json`: what was exported, from what, by what."""
-    classifier, model = signatures.classifier, signatures.classifier.model
-    now = datetime.datetime.now(datetime.timezone.utc)
-    card = {
-        "model": model.name,
-        "parameters": model.count_params(),
-        "weights": {"tag": weights, "sha256": _digest(model)},
-        "precision": precision,
-        "image_size": classifier.size,
-        "preprocessing": dataclasses.asdict(classifier.transform),
-        "classes": len(classifier.labels),
-        "top_k": signatures.top_k,
-        "signatures": sorted(functions),
-        "created": now.isoformat(timespec="seconds"),
-        "versions": {
-            "keras-mixer": _installed_version("keras-mixer"),
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-            "python": platform.python_version(),
-        },
-    }
-    text = f"{json.dumps(card, indent=2)}\n"
-    (directory / "keras_mixer.json").write_text(text, encoding="utf-8")
-
-
-def _digest(model):
-    digest = hashlib.sha256()
-    for variable in model.variables:
-        digest.update(variable.numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _installed_version(distribution):
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        # Used from a checkout that is not installed.
-        return None
+    described = card.describe(
+        signatures.classifier,
+        weights,
+        precision,
+        ("keras", "tensorflow"),
+        top_k=signatures.top_k,
+        signatures=sorted(functions),
+    )
+    path = directory / "keras_mixer.json"
+    path.write_text(card.as_text(described), encoding="utf-8")

@@ -1,76 +1,24 @@
-"""The model that is exported: in serving's precision, in ops that TensorFlow fuses."""
+"""Layers of exported models in the ops that TensorFlow fuses."""
 
-import keras
 import tensorflow as tf
 from keras import layers
 
-from keras_mixer.catalog import check_choice
-from keras_mixer.models import ChannelMixing, TokenMixing
-from keras_mixer.serving.classifier import leaves
-
-PRECISIONS = ("float32", "bfloat16")
-
-# These compute in float32 also in a model built under mixed precision: normalised
-# pixels, and what comes out of the model, need more than 8 significant bits.
-_FLOAT32_LAYERS = ("preprocessing", "pre_head_norm", "pool", "head")
+from keras_mixer.serving.portable import normalises_channels
 
 
-def served_model(model, precision):
-    """Copy `model` to one of the given precision, in layers that fuse.
-
-    A model built under `mixed_bfloat16` keeps float32 weights and casts them in every
-    call, which costs most for small batches. Here they are stored as bfloat16, except
-    for those of the head. Outputs are float32.
-
-    Args:
-        model: A Functional Keras model.
-        precision: `"float32"` or `"bfloat16"`.
-
-    Returns:
-        A Functional `keras.Model` with weights of its own.
-
-    Raises:
-        ValueError: If the precision is unknown, or the model has other weights than a
-            model of its configuration, as a quantized one has.
-    """
-    check_choice("precision", precision, PRECISIONS)
-    *_, last = leaves(model)
-
-    def clone(layer):
-        config = layer.get_config()
-        config["dtype"] = precision
-        if layer is last or layer.name in _FLOAT32_LAYERS:
-            config["dtype"] = "float32"
-        if isinstance(layer, (TokenMixing, ChannelMixing)):
-            config["kernel_initializer"] = "zeros"
-        return served_class(layer).from_config(config)
-
-    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    shapes, expected = ([w.shape for w in m.weights] for m in (model, copy))
-    if shapes != expected:
-        raise ValueError(
-            "model must have the weights of its configuration, as floats. Received: "
-            f"{len(shapes)} weights where {len(expected)} are expected, as after "
-            'model.quantize(). Export the model as it was before; precision="bfloat16" '
-            "halves its size."
-        )
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def served_class(layer):
-    """Return the class that computes `layer` in an exported model.
+def served_layer(layer, config):
+    """Return the layer that computes `layer` in a SavedModel.
 
     Args:
         layer: A built Keras layer, as it is trained.
+        config: The configuration that the new one is to have.
 
     Returns:
-        A class of this module that takes the layer's configuration, or the class of
-        `layer` itself where there is none.
+        A layer with the variables of `layer`, not built.
     """
-    if isinstance(layer, layers.LayerNormalization) and _normalises_channels(layer):
-        return FusedLayerNormalization
-    return type(layer)
+    if normalises_channels(layer):
+        return FusedLayerNormalization.from_config(config)
+    return type(layer).from_config(config)
 
 
 class FusedLayerNormalization(layers.LayerNormalization):
@@ -102,8 +50,3 @@ class FusedLayerNormalization(layers.LayerNormalization):
         )
         y = tf.reshape(y, tf.shape(x))
         return y * self.gamma.value + self.beta.value
-
-
-def _normalises_channels(layer):
-    has_both = layer.center and layer.scale and not layer.rms_scaling
-    return has_both and layer.axis in ([-1], [len(layer.input.shape) - 1])

@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from keras_mixer.catalog import ImageTransform, check_choice, check_positive
-from keras_mixer.serving import client
+from keras_mixer.serving import client, publishing, runtimes
 
 if TYPE_CHECKING:
     import keras
@@ -76,35 +77,64 @@ def open_predictor(
 
     Args:
         model: A Keras model; a named one, such as `"MlpMixerB16"`; the path of a
-            `.keras` file or of a training run's folder; or the URL of a model on a
-            server, `http://HOST:PORT/v1/models/NAME` or the same with `https` or
-            `grpc`.
+            `.keras` file or of a training run's folder; an exported `.onnx`, `.xml` or
+            `.tflite` file; the folder of a SavedModel or of its versions, of which the
+            highest is taken; or the URL of a model on a server,
+            `http://HOST:PORT/v1/models/NAME` or the same with `https` or `grpc`. A
+            SavedModel is a program: open one only if you trust who made it.
         weights: For a named model: a tag of the catalogue or a path, `"imagenet"` if
             None. For a model that was built with `include_preprocessing=False`: the tag
             that says how to prepare images.
         labels: Names of the classes: a list, the path of a text file with one a line,
-            or a tag. `None` finds them as `keras-mixer predict` says.
-        top_k: How many classes to name, at most; a server may name fewer.
+            or a tag. `None` finds them as `keras-mixer predict` says. A server and a
+            SavedModel have their own.
+        top_k: How many classes to name, at most; these may name fewer.
         features: Whether answers have the pooled embedding, too; of a Keras model.
         precision: `"float32"`, or `"bfloat16"` to compute the matrix products of a
-            Keras model so.
+            Keras model so. What was exported has its own.
 
     Returns:
         A `Predictor`.
 
     Raises:
+        ImportError: If the runtime of an exported file is not installed.
         ValueError: If there is no such model, or an argument does not fit it.
     """
     check_positive("top_k", top_k)
     check_choice("precision", precision, PRECISIONS)
-    if isinstance(model, str) and "://" in model:
-        if features:
+    name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
+    is_file = pathlib.Path(name).suffix in runtimes.SUFFIXES
+    version = _saved_model(name)
+    if not is_file and version is None and "://" not in name:
+        return _open_keras(model, weights, labels, top_k, features, precision)
+    _check_none(
+        name,
+        weights=weights,
+        labels=None if is_file else labels,
+        features=features or None,
+        precision=None if precision == "float32" else precision,
+    )
+    if is_file:
+        return _open_file(pathlib.Path(name), labels, top_k)
+    if version is not None:
+        return SavedModelPredictor(version, top_k)
+    return ServerPredictor(name, top_k)
+
+
+def _saved_model(name):
+    """The folder of a SavedModel that `name` is, or the highest version in it."""
+    folders = [pathlib.Path(name), *publishing.versions(name).values()]
+    found = [folder for folder in folders if (folder / "saved_model.pb").is_file()]
+    return found[-1] if name and found else None
+
+
+def _check_none(name, **arguments):
+    for argument, value in arguments.items():
+        if value is not None:
             raise ValueError(
-                f"Features come from a Keras model. Received: {model}. Name the model "
-                "that was exported."
+                f"{argument} is for a Keras model; what was exported has its own. "
+                f"Received: {argument}={value!r}, and {name}. Leave {argument} out."
             )
-        return ServerPredictor(model, top_k=top_k)
-    return _open_keras(model, weights, labels, top_k, features, precision)
 
 
 class ServerPredictor:
@@ -134,14 +164,55 @@ class ServerPredictor:
     def predict(self, prepared: Sequence[bytes]) -> list[Answer]:
         files = list(prepared)
         rows = client.with_retries(lambda: self._client.predict(files), self._retries)
-        return [self._answer(row) for row in rows]
+        return [_answer(row, self._top_k) for row in rows]
 
-    def _answer(self, row):
-        if not row["valid"]:
-            return Answer(error="not an image that the server can read")
-        ranked = zip(row["top_k_labels"], row["top_k_scores"], strict=True)
-        guesses = [(label, label, score) for label, score in ranked]
-        return Answer(tuple(guesses[: self._top_k]))
+
+class SavedModelPredictor:
+    """Runs a SavedModel here, by TensorFlow; the files go as they are.
+
+    Args:
+        folder: Of the SavedModel: a version.
+        top_k: How many of its guesses to keep.
+
+    Raises:
+        ValueError: If it is not a SavedModel that this package exported.
+    """
+
+    def __init__(self, folder: pathlib.Path, top_k: int) -> None:
+        import tensorflow as tf
+
+        self._top_k = top_k
+        try:
+            self._loaded = tf.saved_model.load(os.fspath(folder))
+            self._serve = self._loaded.signatures["serving_default"]
+            inputs = self._serve.structured_input_signature[1]
+        except Exception as error:  # TensorFlow meets what is damaged with any kind
+            inputs, reason = {}, " ".join(str(error).split())[:300]
+        else:
+            reason = f"its inputs are {', '.join(inputs)}"
+        if "image_bytes" not in inputs:
+            raise ValueError(
+                "A SavedModel must be whole and exported by this package. Received: "
+                f"{folder} ({reason})."
+            )
+
+    def prepare(self, file: bytes) -> bytes:
+        return file
+
+    def predict(self, prepared: Sequence[bytes]) -> list[Answer]:
+        import tensorflow as tf
+
+        outputs = self._serve(image_bytes=tf.constant(list(prepared), tf.string))
+        arrays = {name: value.numpy() for name, value in outputs.items()}
+        return [_answer(row, self._top_k) for row in client.rows(arrays)]
+
+
+def _answer(row, top_k):
+    if not row["valid"]:
+        return Answer(error="not an image that the server can read")
+    ranked = zip(row["top_k_labels"], row["top_k_scores"], strict=True)
+    guesses = [(label, label, score) for label, score in ranked]
+    return Answer(tuple(guesses[:top_k]))
 
 
 class CropPredictor:
@@ -187,6 +258,21 @@ class CropPredictor:
         ]
 
 
+def _open_file(path, labels, top_k):
+    from keras_mixer.images import class_names
+
+    card = runtimes.read_card(path)
+    names = class_names(labels or runtimes.labels_path(path), card["classes"])
+    probabilities_of = runtimes.load(path)
+    return CropPredictor(
+        lambda images: (probabilities_of(images), None),
+        card["image_size"],
+        card["preprocessing"],
+        names,
+        top_k,
+    )
+
+
 def _open_keras(model, weights, labels, top_k, features, precision):
     import keras
 
@@ -221,9 +307,9 @@ def _keras_scores(model, transform, features, precision):
     from keras_mixer.serving.classifier import check_features, gives_logits
 
     if precision != "float32":
-        from keras_mixer.serving import fused
+        from keras_mixer.serving import fused, served
 
-        model = fused.served_model(model, precision)
+        model = served.served_model(model, precision, fused.served_layer)
     from_logits = gives_logits(model)
     if features:
         pooled = model.get_layer(check_features(model)).output

@@ -17,7 +17,6 @@ from keras_mixer.training.run import (
     train,
 )
 from keras_mixer.training.split_features import split_features
-from keras_mixer.training.suites import Score, imagenet_suite
 
 __all__ = [
     "RECIPES",
@@ -25,13 +24,11 @@ __all__ = [
     "Example",
     "Preempted",
     "Probe",
-    "Score",
     "TrainConfig",
     "Training",
     "default_recipe",
     "evaluate",
     "few_shot",
-    "imagenet_suite",
     "knn",
     "linear",
     "preview",

@@ -240,7 +240,7 @@ def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
     quantized.quantize("int8")
     quantized.save(tmp_path / "quantized.keras")
     for arguments, sentence in [
-        ([], "export takes a model and a folder"),
+        ([], "export takes a model and where to write it"),
         (["none.keras", tmp_path / "m"], "none.keras"),
         ([tmp_path / "junk.keras", tmp_path / "m"], "junk.keras"),
         ([tmp_path / "dense.keras", tmp_path / "m"], "(batch, height, width, 3)"),

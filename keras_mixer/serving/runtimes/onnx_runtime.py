@@ -1,0 +1,79 @@
+"""ONNX Runtime: `.onnx` files."""
+
+NAME = "ONNX Runtime"
+SUFFIX = ".onnx"
+PACKAGES = ("onnx", "tf2onnx", "onnxruntime")
+WRITERS = ("onnx", "tf2onnx")
+RUNTIME = "onnxruntime"
+
+# The newest that tf2onnx 1.17 writes.
+_OPSET = 18
+
+
+def write(model, path):
+    """Write a `.onnx` file whose batch is of any size.
+
+    Args:
+        model: A Functional Keras model in portable layers, `images` to `probabilities`.
+        path: The file to make.
+    """
+    import onnx
+
+    model.export(str(path), format="onnx", verbose=False, opset_version=_OPSET)
+    written = onnx.load(path)
+    graph = written.graph
+    _divide_for_gelu(graph)
+    (result,) = graph.output
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["probabilities" if n == result.name else n for n in names]
+    result.name = "probabilities"
+    for tensor in (*graph.input, *graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(written)
+    onnx.save(written, path)
+
+
+def _divide_for_gelu(graph):
+    """Undo what TensorFlow makes of `x / sqrt(2)`, by which GELU is recognised.
+
+    ONNX Runtime 1.32 fuses `Erf` of a quotient, and not of the product that TensorFlow
+    computes in its place.
+    """
+    import numpy as np
+    from onnx import numpy_helper
+
+    constants = {constant.name: constant for constant in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    for node in graph.node:
+        scaled = makers.get(node.input[0]) if node.op_type == "Erf" else None
+        if scaled is None or scaled.op_type != "Mul":
+            continue
+        x, factor = sorted(scaled.input, key=constants.__contains__)
+        value = numpy_helper.to_array(constants[factor])
+        divisor = numpy_helper.from_array(np.float32(1 / value), f"{factor}_inverse")
+        if divisor.name not in constants:
+            constants[divisor.name] = divisor
+            graph.initializer.append(divisor)
+        scaled.op_type = "Div"
+        scaled.input[:] = [x, divisor.name]
+    used = {name for node in graph.node for name in node.input}
+    for constant in [c for c in graph.initializer if c.name not in used]:
+        graph.initializer.remove(constant)
+
+
+def load(path, threads=None):
+    """Return a function from images to probabilities, computed by ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"]
+    )
+    return lambda images: session.run(["probabilities"], {"images": images})[0]
+
+
+def how_to_load(path):
+    """The line of Python that loads it."""
+    return f"onnxruntime.InferenceSession({str(path)!r})"

@@ -1,0 +1,58 @@
+"""The model that is exported: a copy in one precision, in layers of the runtime."""
+
+import keras
+
+from keras_mixer.catalog import check_choice
+from keras_mixer.models import ChannelMixing, TokenMixing
+from keras_mixer.serving.classifier import leaves
+
+PRECISIONS = ("float32", "bfloat16")
+
+# These compute in float32 also in a model built under mixed precision: normalised
+# pixels, and what comes out of the model, need more than 8 significant bits.
+_FLOAT32_LAYERS = ("preprocessing", "pre_head_norm", "pool", "head")
+
+
+def served_model(model, precision, served_layer):
+    """Copy `model` to one of the given precision, in layers that its runtime fuses.
+
+    A model built under `mixed_bfloat16` keeps float32 weights and casts them in every
+    call, which costs most for small batches. Here they are stored as bfloat16, except
+    for those of the head. Outputs are float32.
+
+    Args:
+        model: A Functional Keras model.
+        precision: `"float32"` or `"bfloat16"`.
+        served_layer: Function from a layer and the configuration it is to have to the
+            new layer: `fused.served_layer` for TensorFlow, or `portable.served_layer`.
+
+    Returns:
+        A Functional `keras.Model` with weights of its own.
+
+    Raises:
+        ValueError: If the precision is unknown, or the model has other weights than a
+            model of its configuration, as a quantized one has.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    *_, last = leaves(model)
+
+    def clone(layer):
+        config = layer.get_config()
+        config["dtype"] = precision
+        if layer is last or layer.name in _FLOAT32_LAYERS:
+            config["dtype"] = "float32"
+        if isinstance(layer, (TokenMixing, ChannelMixing)):
+            config["kernel_initializer"] = "zeros"
+        return served_layer(layer, config)
+
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
+    shapes, expected = ([w.shape for w in m.weights] for m in (model, copy))
+    if shapes != expected:
+        raise ValueError(
+            "model must have the weights of its configuration, as floats. Received: "
+            f"{len(shapes)} weights where {len(expected)} are expected, as after "
+            'model.quantize(). Export the model as it was before; precision="bfloat16" '
+            "halves its size."
+        )
+    copy.set_weights(model.get_weights())
+    return copy
