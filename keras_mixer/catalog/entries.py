@@ -60,6 +60,7 @@ class WeightsEntry:
         labels: Name of the list of classes in `assets/`.
         top1: Published top-1 accuracy in percent, or None.
         top5: Published top-5 accuracy in percent, or None.
+        real: Published top-1 accuracy on ImageNet's ReaL labels in percent, or None.
         accuracy_dataset: What the accuracy was measured on, as `--dataset` names it.
         accuracy_source: Where the accuracy was published.
         fallback: Tag of the same weights from a second publisher, or None.
@@ -77,6 +78,7 @@ class WeightsEntry:
     labels: str
     top1: float | None = None
     top5: float | None = None
+    real: float | None = None
     accuracy_dataset: str = "imagenet2012"
     accuracy_source: str | None = None
     fallback: str | None = None
@@ -121,7 +123,17 @@ def _google(model, tag, path, provenance, classes=1000, top1=None, source=None):
     )
 
 
-def _timm(model, tag, name, provenance, transform, classes=1000, top1=None, top5=None):
+def _timm(
+    model,
+    tag,
+    name,
+    provenance,
+    transform,
+    classes=1000,
+    top1=None,
+    top5=None,
+    real=None,
+):
     return WeightsEntry(
         model,
         tag,
@@ -135,6 +147,7 @@ def _timm(model, tag, name, provenance, transform, classes=1000, top1=None, top5
         labels=CLASS_LISTS[classes],
         top1=top1,
         top5=top5,
+        real=real,  # timm results-imagenet-real.csv
         accuracy_source="timm results-imagenet.csv" if top1 else None,
     )
 
@@ -196,6 +209,7 @@ _ENTRIES = [
         MIIL,
         top1=82.31,
         top5=95.71,
+        real=87.23,
     ),
     _timm(
         "MlpMixerB16",
@@ -213,6 +227,7 @@ _ENTRIES = [
         HALF,
         top1=76.62,
         top5=92.25,
+        real=82.01,
     ),
     _timm(
         "MlpMixerL16",
@@ -222,6 +237,7 @@ _ENTRIES = [
         HALF,
         top1=72.08,
         top5=87.63,
+        real=77.31,
     ),
     *[
         _timm(

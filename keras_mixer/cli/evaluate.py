@@ -3,12 +3,15 @@
     keras-mixer evaluate runs/digits --dataset=digits
     keras-mixer evaluate --model=MlpMixerB16 --weights=imagenet --dataset=imagenet2012
     keras-mixer evaluate model.keras --dataset=folder:cifar10 --per_class
+    keras-mixer evaluate --model=MlpMixerB16 --weights=imagenet_miil --suite=imagenet
 
 Images are cropped and normalised as the model was trained to have them. The splits of
 a data set that the model was trained on are those of its run. Where the figures of
-published weights are known, they are printed beside the measured ones.
+published weights are known, they are printed beside the measured ones. The suite goes
+through ImageNet's validation images, ReaL, V2, A, R and C, those that are prepared.
 """
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -31,6 +34,9 @@ DATASET = flags.DEFINE_string(
 DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Where TensorFlow Datasets keeps its data."
 )
+SUITE = flags.DEFINE_enum(
+    "suite", None, ["imagenet"], "Several data sets, instead of --dataset."
+)
 SPLIT = flags.DEFINE_string(
     "split",
     "test",
@@ -48,9 +54,10 @@ def main(argv):
             "evaluate takes one model: a run's folder, a file MODEL.keras, or "
             f"--model=NAME --weights=TAG. Received: {argv[1:]}, --model={MODEL.value}."
         )
-    if not DATASET.value:
+    if bool(DATASET.value) == bool(SUITE.value):
         raise ValueError(
-            "evaluate needs a data set, as --dataset=digits. Received: none."
+            "evaluate needs a data set, as --dataset=digits, or --suite=imagenet. "
+            f"Received: --dataset={DATASET.value}, --suite={SUITE.value}."
         )
     from keras_mixer import data, models, training
 
@@ -61,9 +68,11 @@ def main(argv):
             "or a tag that `keras-mixer weights` lists."
         )
     model = models.open_model(name, WEIGHTS.value)
+    verbose = 0 if JSON.value or not sys.stdout.isatty() else 1
+    if SUITE.value:
+        return _suite(name, model, verbose)
     source, split = _open_split(name)
     _check_classes(model, source)
-    verbose = 0 if JSON.value or not sys.stdout.isatty() else 1
     with data.errors_in_words(source):
         result = training.evaluate(
             model, split, batch_size=BATCH_SIZE.value, verbose=verbose
@@ -100,6 +109,45 @@ def main(argv):
     print(f"  speed   {result.images_per_second:7.1f} images/s")
     for class_name, shown in figures.get("classes", {}).items():
         print(f"  {class_name:24} {shown['top1']:7.2%} of {shown['examples']}")
+    return 0
+
+
+def _suite(name, model, verbose):
+    """Score a model on each test set of ImageNet; the last line is Markdown."""
+    from keras_mixer import training
+
+    entry = ENTRIES.get((model.name, WEIGHTS.value))
+    known = {"ImageNet": entry.top1, "ReaL": entry.real} if entry else {}
+    scores = []
+    for score in training.imagenet_suite(
+        model, data_dir=DATA_DIR.value, batch_size=BATCH_SIZE.value, verbose=verbose
+    ):
+        scores.append(score)
+        published = known.get(score.name)
+        if JSON.value:
+            continue
+        if score.value is None:
+            print(f"  {score.name:8} -        {score.missing}")
+            continue
+        line = f"  {score.name:8} {score.value:7.2%}"
+        line += " of AlexNet's error" if score.name == "C" else ""
+        line += f"  top-5 {score.top5:.2%}" if score.top5 is not None else ""
+        line += f"  published {published:.2f}%" if published is not None else ""
+        print(f"{line}  ({score.examples} images)")
+    if JSON.value:
+        found = {score.name: dataclasses.asdict(score) for score in scores}
+        for test_set, published in known.items():
+            found[test_set]["published"] = published and published / 100
+        figures = {"model": name, "weights": WEIGHTS.value, "scores": found}
+        print(json.dumps(figures, indent=2))
+        return 0
+    if all(score.value is None for score in scores):
+        raise ValueError(
+            "At least one data set of the suite must be prepared. Received: none in "
+            f"--data_dir={DATA_DIR.value}. See above what each needs."
+        )
+    cells = ["-" if s.value is None else f"{100 * s.value:.2f}" for s in scores]
+    print(f"| `{name}` | `{WEIGHTS.value}` | {' | '.join(cells)} |")
     return 0
 
 

@@ -17,14 +17,17 @@ from keras_mixer.data.splits import (
     Source,
     StreamSplit,
 )
+from keras_mixer.data.tfds_sources import NotPrepared, open_prepared
 
 __all__ = [
     "Augmentation",
     "IndexedSplit",
+    "NotPrepared",
     "Source",
     "StreamSplit",
     "errors_in_words",
     "evaluation_batches",
+    "open_prepared",
     "open_source",
     "open_split",
     "training_batches",

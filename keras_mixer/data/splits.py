@@ -82,11 +82,13 @@ class StreamSplit:
         builder: A prepared `tfds.core.DatasetBuilder`.
         name: The split, in TensorFlow Datasets' syntax, as `train[:90%]`.
         size: Number of examples.
+        label: The feature that has the class.
     """
 
     builder: object
     name: str
     size: int
+    label: str = "label"
 
     @property
     def fingerprint(self):
@@ -101,12 +103,25 @@ class StreamSplit:
         import tensorflow_datasets as tfds
 
         is_file = isinstance(self.builder.info.features["image"], tfds.features.Image)
-        return self.builder.as_dataset(
-            split=self.name,
-            as_supervised=True,
-            # The pipeline decodes, only the part of the image that it needs.
-            decoders={"image": tfds.decode.SkipDecoding()} if is_file else None,
+        # The pipeline decodes, only the part of the image that it needs.
+        decoders = {"image": tfds.decode.SkipDecoding()} if is_file else None
+        if self.builder.info.supervised_keys == ("image", self.label):
+            return self.builder.as_dataset(
+                split=self.name, as_supervised=True, decoders=decoders
+            )
+        wanted = tfds.decode.PartialDecoding(
+            {"image": True, self.label: True}, decoders=decoders
         )
+        examples = self.builder.as_dataset(split=self.name, decoders=wanted)
+        return examples.map(lambda example: (example["image"], example[self.label]))
+
+    def feature(self, name):
+        """The values of another feature, numpy arrays in stored order; no image."""
+        import tensorflow_datasets as tfds
+
+        wanted = tfds.decode.PartialDecoding({name: True})
+        examples = self.builder.as_dataset(split=self.name, decoders=wanted)
+        return [example[name] for example in examples.as_numpy_iterator()]
 
     def shuffled(self, seed, epoch, start):
         examples = self.ordered()

@@ -25,20 +25,7 @@ def open_tfds(dataset, data_dir, val_fraction, splits):
         ValueError: If it is unknown, not there and not to be had, not of labelled
             images, or has no such splits.
     """
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ValueError(
-            f"The data set {dataset} needs tensorflow-datasets. Install it with "
-            f"`pip install keras-mixer[train]`. Received: {error}."
-        ) from error
-    try:
-        builder = tfds.builder(dataset, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
-            "dataset must be digits, folder:PATH, or the name of a TensorFlow Dataset "
-            f"(https://www.tensorflow.org/datasets/catalog). Received: {dataset!r}."
-        ) from error
+    builder = _builder(dataset, data_dir)
     try:
         # Fetches what is not there yet, with progress bars of its own.
         builder.download_and_prepare()
@@ -55,6 +42,57 @@ def open_tfds(dataset, data_dir, val_fraction, splits):
             f"now it is {builder.data_dir}."
         ) from error
     return source_of(builder, dataset, val_fraction, splits)
+
+
+def open_prepared(dataset, split, data_dir=None, label="label"):
+    """Open one split of a TensorFlow Dataset that is there already.
+
+    Args:
+        dataset: Its name, as `imagenet_v2/matched-frequency`.
+        split: One of its splits.
+        data_dir: As for `open_tfds`.
+        label: The feature that has the class.
+
+    Returns:
+        A `StreamSplit`.
+
+    Raises:
+        NotPrepared: If it is not there; says how to prepare it.
+    """
+    builder = _builder(dataset, data_dir)
+    if not builder.is_prepared():
+        place = f" --data_dir={data_dir}" if data_dir else ""
+        words = f"Prepare it by `tfds build {dataset}{place}`."
+        by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+        if by_hand:
+            words += f" Fetched by hand: {' '.join(by_hand.split())}"
+        raise NotPrepared(
+            f"The data set must be prepared. Received: {dataset}, which is not in "
+            f"{builder.data_path}. {words}"
+        )
+    return StreamSplit(builder, split, builder.info.splits[split].num_examples, label)
+
+
+class NotPrepared(ValueError):
+    """A TensorFlow Dataset that is not there."""
+
+
+def _builder(dataset, data_dir):
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"The data set {dataset} needs tensorflow-datasets. Install it with "
+            f"`pip install keras-mixer[train]`. Received: {error}."
+        ) from error
+    try:
+        builder = tfds.builder(dataset, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(
+            "dataset must be digits, folder:PATH, or the name of a TensorFlow Dataset "
+            f"(https://www.tensorflow.org/datasets/catalog). Received: {dataset!r}."
+        ) from error
+    return builder
 
 
 def source_of(builder, dataset, val_fraction, splits):

@@ -17,6 +17,7 @@ from keras_mixer.training.run import (
     train,
 )
 from keras_mixer.training.split_features import split_features
+from keras_mixer.training.suites import Score, imagenet_suite
 
 __all__ = [
     "RECIPES",
@@ -24,11 +25,13 @@ __all__ = [
     "Example",
     "Preempted",
     "Probe",
+    "Score",
     "TrainConfig",
     "Training",
     "default_recipe",
     "evaluate",
     "few_shot",
+    "imagenet_suite",
     "knn",
     "linear",
     "preview",

@@ -18,6 +18,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_mixer import data
+from keras_mixer.catalog import ImageTransform
 from keras_mixer.data import IndexedSplit, StreamSplit
 from keras_mixer.training import devices
 from keras_mixer.training.fit import Run, write_text
@@ -308,6 +309,8 @@ def evaluate(
     *,
     batch_size: int = 64,
     verbose: int = 0,
+    transform: ImageTransform | None = None,
+    among: np.ndarray | None = None,
 ) -> Evaluation:
     """Evaluate a model on a split of a data set.
 
@@ -318,6 +321,9 @@ def evaluate(
         split: A split of a `sources.Source`, of as many classes.
         batch_size: Images in a batch.
         verbose: 1 for a progress bar, 0 for none.
+        transform: How to crop instead.
+        among: Numbers of the classes that may be answered, `None` for all; the scores
+            of the others count as 0.
 
     Returns:
         An `Evaluation`.
@@ -326,7 +332,7 @@ def evaluate(
     batch_size = min(batch_size, split.size)
     stream = data.evaluation_batches(
         split,
-        transform=model.get_layer("preprocessing"),
+        transform=transform or model.get_layer("preprocessing"),
         image_size=image_size,
         classes=model.output_shape[-1],
         batch_size=batch_size,
@@ -342,6 +348,8 @@ def evaluate(
         images = images.numpy()
         truth = np.argmax(one_hot, -1)[:count]
         scores = ops.convert_to_numpy(model.predict_on_batch(images))[:count]
+        if among is not None:
+            scores = np.where(np.isin(np.arange(scores.shape[1]), among), scores, 0)
         best = np.argsort(-scores, axis=-1, kind="stable")[:, :5]
         truths.append(truth)
         found.append(best[:, 0])
