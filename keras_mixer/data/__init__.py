@@ -8,6 +8,10 @@ from keras_mixer.data.batches import (
     evaluation_batches,
     training_batches,
 )
+from keras_mixer.data.service import (
+    find_services,
+    service_restarted,
+)
 from keras_mixer.data.sources import (
     open_source,
     open_split,
@@ -27,8 +31,10 @@ __all__ = [
     "StreamSplit",
     "errors_in_words",
     "evaluation_batches",
+    "find_services",
     "open_prepared",
     "open_source",
     "open_split",
+    "service_restarted",
     "training_batches",
 ]

@@ -14,6 +14,7 @@ from keras_mixer.data.augmentation import (
     crop_window,
     mix_batch,
 )
+from keras_mixer.data.service import through_services
 from keras_mixer.images import graph
 
 _LABEL_RULE = "Labels must be in [0,"
@@ -25,10 +26,16 @@ def errors_in_words(source):
     """Say in a sentence what TensorFlow meets among the examples of a `Source`.
 
     Raises:
-        ValueError: If a label is out of range, or an image cannot be read.
+        ValueError: If a label is out of range, or an image cannot be read or found.
     """
     try:
         yield
+    except tf.errors.NotFoundError as error:
+        raise ValueError(
+            "Every file of a data set must stay where it was found, and be at the same "
+            "path for a tf.data service. Received: one of "
+            f"{source.name} that is not there ({error.message.splitlines()[0]})."
+        ) from error
     except (tf.errors.InvalidArgumentError, UnicodeDecodeError) as error:
         # TensorFlow puts a damaged file's bytes into some of its messages.
         is_text = isinstance(error, tf.errors.InvalidArgumentError)
@@ -61,6 +68,7 @@ def training_batches(
     first_step=0,
     worker=0,
     num_workers=1,
+    services=(),
 ):
     """Build the endless stream of training batches, from a step on.
 
@@ -80,6 +88,8 @@ def training_batches(
         first_step: Number of the first step, from 0.
         worker: Number of this worker, from 0.
         num_workers: Number of workers, each of which gets its part of each batch.
+        services: Addresses of tf.data services, as `find_services` returns them, that
+            make the batches in turn; this process makes them if there are none.
 
     Returns:
         A `tf.data.Dataset` of float32 images in [0, 255]
@@ -110,17 +120,21 @@ def training_batches(
     def mix(numbers, images, labels):
         # Negative, so that no batch shares its seed with an example.
         step_seed = tf.stack([tf.cast(seed, tf.int64), -1 - numbers[0]])
-        return mix_batch(config, images, labels, step_seed)
+        return numbers[0] // batch_size, mix_batch(config, images, labels, step_seed)
 
-    batches = (
-        tf.data.Dataset.range(first_epoch, tf.int64.max)
-        .flat_map(epoch_examples)
-        .filter(_part_of(worker, num_workers, batch_size))
-        .map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size // num_workers, drop_remainder=True)
-        .map(mix, num_parallel_calls=tf.data.AUTOTUNE)
-    )
-    return _finish(batches)
+    def steps(lane, lanes):
+        return _finish(
+            tf.data.Dataset.range(first_epoch, tf.int64.max)
+            .flat_map(epoch_examples)
+            .filter(_part_of(worker, num_workers, batch_size, lane, lanes))
+            .map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+            .batch(batch_size // num_workers, drop_remainder=True)
+            .map(mix, num_parallel_calls=tf.data.AUTOTUNE)
+        )
+
+    if services:
+        return _finish(through_services(steps, services, first_step))
+    return steps(0, 1).map(lambda step, batch: batch)
 
 
 def evaluation_batches(
@@ -198,11 +212,12 @@ def _one_hot(label, classes):
         return tf.one_hot(label, classes)
 
 
-def _part_of(worker, num_workers, batch_size):
+def _part_of(worker, num_workers, batch_size, lane=0, lanes=1):
     part = batch_size // num_workers
 
     def is_mine(number, example):
-        return tf.cast(number % batch_size, tf.int32) // part == worker
+        step, row = number // batch_size, number % batch_size
+        return (row // part == worker) & (step % lanes == lane)
 
     return is_mine
 

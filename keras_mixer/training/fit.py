@@ -11,6 +11,7 @@ import time
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from keras_mixer import data
@@ -33,12 +34,13 @@ class Run(keras.callbacks.Callback):
         stop: Event that tells the run to save its state and stop.
     """
 
-    def __init__(self, config, folder, where, source):
+    def __init__(self, config, folder, where, source, services=()):
         super().__init__()
         self.config = config
         self.folder = folder
         self.where = where
         self.source = source
+        self.services = services
         self.step = 0
         self.history = []
         self.stop = threading.Event()
@@ -170,19 +172,31 @@ class Run(keras.callbacks.Callback):
                 epoch_steps=self.epoch_steps,
                 seed=self.config.seed,
                 first_step=self.step,
+                services=self.services,
                 **self.batching(),
             )
-            self.trainer.fit(
-                self.where.distribute(stream),
-                initial_epoch=epoch,
-                epochs=epoch + count,
-                steps_per_epoch=steps or self.epoch_steps,
-                validation_data=val,
-                validation_steps=val and val_steps,
-                callbacks=callbacks,
-                shuffle=False,  # The batches come shuffled.
-                verbose=self.verbose,
-            )
+            try:
+                self.trainer.fit(
+                    self.where.distribute(stream),
+                    initial_epoch=epoch,
+                    epochs=epoch + count,
+                    steps_per_epoch=steps or self.epoch_steps,
+                    validation_data=val,
+                    validation_steps=val and val_steps,
+                    callbacks=callbacks,
+                    shuffle=False,  # The batches come shuffled.
+                    verbose=self.verbose,
+                )
+            except tf.errors.NotFoundError as error:
+                if not data.service_restarted(error):
+                    raise
+                # The step that failed has counted, and the dispatcher, which numbers
+                # from the beginning again, would take this process for another.
+                raise Preempted(
+                    f"Stopped at step {self.step} of {self.total_steps}: a tf.data "
+                    "service was started anew. The same command resumes from the last "
+                    "checkpoint."
+                ) from error
 
     def batching(self):
         """Return what the batches of all splits have in common."""

@@ -117,6 +117,11 @@ class TrainConfig(Augmentation):
 
     precision: str = _field("float32", ", ".join(PRECISIONS) + ".")
     strategy: str = _field("auto", ", ".join(STRATEGIES) + ".")
+    data_service: str | None = _field(
+        None,
+        "Who makes the training batches: grpc://HOST:PORT of a tf.data service; "
+        "several, separated by commas, take turns; none is this machine.",
+    )
     jit_compile: bool = _field(
         False, "Compile the step with XLA: faster after a minute's compilation."
     )

@@ -132,6 +132,7 @@ def _begin(config, folder, where):
     keras.utils.set_random_seed(config.seed)
     if config.deterministic:
         tf.config.experimental.enable_op_determinism()
+    services = data.find_services(config.data_service) if config.data_service else ()
     source = _open_source(config)
     if "train" not in source.splits:
         raise ValueError(
@@ -148,7 +149,7 @@ def _begin(config, folder, where):
         shares = where.replicas * config.accumulation_steps
         config = config.fitted(examples, shares, where.memory)
     where.check(config)
-    run = Run(config, folder, where, source)
+    run = Run(config, folder, where, source, services)
     if where.is_chief:
         sizes = ", ".join(f"{split.size} {n}" for n, split in source.splits.items())
         print(
@@ -217,7 +218,10 @@ def _continued(config, folder):
 _ANEW = "Use another --output_dir, or delete that one to start anew."
 # What may change between two parts of a run.
 _FREE_FIELDS = frozenset(
-    ("strategy", "jit_compile", "checkpoint_minutes", "checkpoint_steps", "data_dir")
+    (
+        *("strategy", "data_service", "jit_compile", "data_dir"),
+        *("checkpoint_minutes", "checkpoint_steps"),
+    )
 )
 
 
