@@ -166,9 +166,15 @@ def _write_folder(collection, label, layout):
     ):
         if shards.rows:
             watch.say(f"{shards.rows:,} images are done: going on.")
-        for number, records in shards.pending(collection):
-            answers = watch.over(label(records))
-            shards.write(number, bulk.LabelledShard.of(answers, layout))
+        try:
+            for number, records in shards.pending(collection):
+                answers = watch.over(label(records))
+                shards.write(number, bulk.LabelledShard.of(answers, layout))
+        except KeyboardInterrupt:
+            watch.say(
+                f"Stopped after {shards.rows:,} images: the same command goes on."
+            )
+            raise
         shards.finish()
     return _tell(shards.rows, shards.failed, watch.failures)
 

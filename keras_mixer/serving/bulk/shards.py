@@ -145,7 +145,7 @@ class Shards:
                 temporary.write_bytes(shard.content)
         except OSError as error:
             raise self._stopped(path, error) from error
-        self._done[number] = {
+        entry = {
             "file": path.name,
             "rows": shard.rows,
             "failed": shard.failed,
@@ -155,24 +155,26 @@ class Shards:
             "bytes": len(shard.content),
             "sha256": hashlib.sha256(shard.content).hexdigest(),
         }
-        self._write_manifest()
+        done = {**self._done, number: entry}
+        self._write_manifest(done, complete=False)
+        self._done = done
 
     def finish(self) -> None:
         """Say that all images are done."""
         if not self._complete:
+            self._write_manifest(self._done, complete=True)
             self._complete = True
-            self._write_manifest()
 
     def _path(self, number):
         return self._folder / f"answers-{number:05d}.{self._layout.format}"
 
-    def _write_manifest(self):
-        shards = [self._done[number] for number in sorted(self._done)]
+    def _write_manifest(self, done, complete):
+        shards = [done[number] for number in sorted(done)]
         manifest = {
             "settings": self._settings,
-            "complete": self._complete,
-            "images": self.rows,
-            "failed": self.failed,
+            "complete": complete,
+            "images": sum(entry["rows"] for entry in shards),
+            "failed": sum(entry["failed"] for entry in shards),
             "shards": shards,
         }
         path = self._folder / _MANIFEST
@@ -199,7 +201,7 @@ class Shards:
                     f"Received: {self._folder}, which has no {_MANIFEST} but holds "
                     f"{sorted(others)[0]}."
                 )
-            self._write_manifest()
+            self._write_manifest({}, complete=False)
             return
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))

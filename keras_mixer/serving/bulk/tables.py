@@ -1,5 +1,6 @@
 """Answers as the rows of a table: Parquet, JSON lines, CSV."""
 
+import contextlib
 import csv
 import dataclasses
 import errno
@@ -84,12 +85,14 @@ def write_table(
     if not os.path.isdir(folder):
         raise ValueError(f"There must be a folder for {path}. Received: no {folder}.")
     try:
-        with written_whole(path) as temporary, open(temporary, "wb") as file:
-            writer = table_writer(file, layout)
+        with (
+            written_whole(path) as temporary,
+            open(temporary, "wb") as file,
+            contextlib.closing(table_writer(file, layout)) as writer,
+        ):
             answers = iter(answers)
             while rows := list(itertools.islice(answers, _ROWS)):
                 writer.write(rows)
-            writer.close()
     except OSError as error:
         if error.errno not in _OF_DISKS:
             raise
@@ -136,9 +139,8 @@ class LabelledShard:
         """
         rows = list(answers)
         file = io.BytesIO()
-        writer = table_writer(file, layout)
-        writer.write(rows)
-        writer.close()
+        with contextlib.closing(table_writer(file, layout)) as writer:
+            writer.write(rows)
         failures = [(name, answer.error) for name, answer in rows if answer.error]
         return cls(
             content=file.getvalue(),
