@@ -212,6 +212,40 @@ def _startup(rows):
     ]
 
 
+def _bulk(rows):
+    cells, ours = [], {}
+    for row in rows:
+        if row["kind"] == "speed" and row["contender"] == "ours":
+            ours[row["model"], row["precision"]] = row["images_per_second"]
+    for row in rows:
+        if row["kind"] == "speed":
+            speed = row["images_per_second"]
+            key = row["model"], row["precision"]
+            cells.append(
+                [
+                    *(*key, row["contender"], f"{_speed(speed)} images/s"),
+                    _ratio(ours[key], speed),
+                ]
+            )
+        elif row["kind"] == "program":
+            rate = row["photographs"] / row["seconds"]
+            if row["contender"].startswith("keras-mixer"):
+                program = rate
+            said = f"{row['photographs']} photographs in {row['seconds']:.1f} s"
+            name = f"{row['contender']}, the whole program"
+            cells.append([row["model"], "float32", name, said, f"{program / rate:.2f}"])
+        elif row["kind"] == "memory":
+            peak = f"{row['peak_bytes'] / 1e6:.0f} MB at most"
+            cells.append(
+                ["MlpMixerNano4", "float32", f"{row['images']:,} images", peak, ""]
+            )
+        else:
+            said = f"{row['seconds']:.1f} s, {row['start_up_seconds']:.1f} s of it "
+            name = f"resumed over {row['images']:,} finished paths"
+            cells.append(["MlpMixerNano4", "", name, said + "to start", ""])
+    return ["model", "precision", "what", "measured", "ours / it"], cells
+
+
 TABLES = {
     "inference": _inference,
     "files": _files,
@@ -221,6 +255,7 @@ TABLES = {
     "input_pipeline": _input_pipeline,
     "porting": _porting,
     "startup": _startup,
+    "bulk": _bulk,
 }
 
 

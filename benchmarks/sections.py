@@ -5,6 +5,7 @@ knows how to show those of each.
 """
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -47,6 +48,10 @@ class Scale:
         crops: Photographs on which bfloat16 is compared.
         ported_model: Name of the model that is ported.
         process_rounds: How often a process is started to measure its start.
+        photographs: How many photographs `bulk` labels.
+        bulk: Precisions, photographs in a turn and rounds, for each model of `bulk`.
+        small_images: Over how many images `bulk` measures memory.
+        finished: How many finished paths a resumed run looks through.
     """
 
     model: str = "MlpMixerB16"
@@ -60,6 +65,15 @@ class Scale:
     crops: int = 500
     ported_model: str = "MlpMixerL16"
     process_rounds: int = 5
+    photographs: int = 1000
+    bulk: dict = dataclasses.field(
+        default_factory=lambda: {
+            "MlpMixerB16": (("float32", "bfloat16"), 125, 4),
+            "MlpMixerNano4": (("float32",), 250, 4),
+        }
+    )
+    small_images: tuple = (1000, 100_000)
+    finished: int = 1_000_000
 
 
 FULL = Scale()
@@ -73,6 +87,10 @@ QUICK = Scale(
     crops=40,
     ported_model="MlpMixerNano4",
     process_rounds=1,
+    photographs=60,
+    bulk={"MlpMixerNano4": (("float32",), 20, 2)},
+    small_images=(200, 400),
+    finished=2000,
 )
 
 
@@ -359,6 +377,108 @@ def startup(arena):
     ]
 
 
+def bulk(arena):
+    """From photographs to Parquet; and what a long run costs."""
+    scale = arena.scale
+    writer = arena.ours("bulk_contender.py")
+    writer.ask("write_photographs", count=scale.photographs)
+    rows = []
+    for model, (precisions, step, rounds) in scale.bulk.items():
+        writer.ask("write_model", model=model)
+        for precision in precisions:
+            rows += _bulk_speed(arena, model, precision, step, rounds)
+        rows += _bulk_programs(arena, model, step * rounds)
+    rows += _bulk_long(arena, writer)
+    writer.close()
+    return rows
+
+
+def _bulk_speed(arena, model, precision, step, rounds):
+    """Each round labels its own photographs; whoever is asked first changes."""
+    ours = arena.ours("bulk_contender.py", precision)
+    ours.ask("load", model=model)
+    turns = {"the model alone": (ours, "alone"), "ours": (ours, "files")}
+    if precision == "float32":
+        turns["predict before"] = (ours, "old")
+    size = json.loads((arena.folder / model / "sizes.json").read_text())["image_size"]
+    peer = None
+    if arena._has(PEERS["torch"][0]):
+        log = arena.folder / f"bulk-torch-{model}-{precision}.log"
+        program = [HERE / "bulk_torch.py", arena.folder / model, precision]
+        peer = contender.Contender("torch", [arena.peers_python, *program], log)
+        turns["timm's way, PyTorch"] = (peer, "files")
+    seconds = {name: [] for name in turns}
+    for number in range(-1, rounds):  # the first one warms up
+        names = list(turns)[number % len(turns) :] + list(turns)[: number % len(turns)]
+        start = max(number, 0) * step
+        for name in names:
+            one, method = turns[name]
+            extra = {"size": size} if one is peer else {}
+            time.sleep(PAUSE_SECONDS)
+            stop = start + (step if number >= 0 else 40)
+            taken = one.ask(method, start=start, stop=stop, **extra)
+            if number >= 0:
+                seconds[name] += taken
+    for one in (ours, peer):
+        if one is not None:
+            one.close()
+    row = {"kind": "speed", "model": model, "precision": precision}
+    return [
+        {**row, "contender": name, "images_per_second": spread(values, step)}
+        for name, values in seconds.items()
+    ]
+
+
+def _bulk_programs(arena, model, count):
+    """Whole programs, start-up and all, over the same photographs: ours and Ray's."""
+    path = arena.folder / model / "model.keras"
+    size = json.loads((path.parent / "sizes.json").read_text())["image_size"]
+    folder = arena.folder / f"photographs-{model}"
+    folder.mkdir()
+    for photograph in sorted((arena.folder / "photographs").iterdir())[:count]:
+        (folder / photograph.name).hardlink_to(photograph)
+    output = str(arena.folder / f"programs-{model}")
+    flags = [f"--model={path}", f"--output={output}.parquet"]
+    programs = {"keras-mixer predict": ["-m", "keras_mixer", "predict", folder, *flags]}
+    if importlib.util.find_spec("ray"):
+        ray = [HERE / "bulk_ray.py", folder, path, size, f"{output}.ray"]
+        programs["a Ray Data script"] = ray
+    rows = []
+    for name, program in programs.items():
+        started = time.perf_counter()
+        _output([str(part) for part in program])
+        seconds = time.perf_counter() - started
+        rows.append({"kind": "program", "model": model, "contender": name})
+        rows[-1] |= {"photographs": count, "seconds": seconds}
+    return rows
+
+
+def _bulk_long(arena, writer):
+    """Memory over few and many images; how long a finished run takes to see it."""
+    rows = []
+    for count in arena.scale.small_images:
+        small = writer.ask("write_small", count=count)
+        if not (arena.folder / "MlpMixerNano4").exists():
+            writer.ask("write_model", model="MlpMixerNano4")
+        ours = arena.ours("bulk_contender.py")
+        ours.ask("load", model="MlpMixerNano4")
+        peak = ours.ask("peak_bytes", small=small)
+        ours.close()
+        rows.append({"kind": "memory", "images": count, "peak_bytes": peak})
+    count = arena.scale.finished
+    flags = {"precision": "float32", "column": None, "batch_size": 32}
+    images, out = writer.ask("write_finished", count=count, flags=flags)
+    named = ["--model=MlpMixerNano4", "--weights=cifar10", f"--output={out}"]
+    seconds = []
+    for inputs in ([images], [f"{arena.folder}/no.jpg"]):
+        started = time.perf_counter()
+        arguments = [sys.executable, "-m", "keras_mixer", "predict", *inputs, *named]
+        subprocess.run(arguments, capture_output=True)
+        seconds.append(time.perf_counter() - started)
+    row = {"kind": "resumed", "images": count, "seconds": seconds[0]}
+    return [*rows, {**row, "start_up_seconds": seconds[1]}]
+
+
 def _output(arguments):
     finished = subprocess.run(
         [sys.executable, *arguments],
@@ -380,4 +500,5 @@ SECTIONS = {
     "input_pipeline": input_pipeline,
     "porting": porting,
     "startup": startup,
+    "bulk": bulk,
 }
