@@ -57,7 +57,6 @@ TEST = [
     "hypothesis>=6.100,<7",
     "jax>=0.6,<1",
     "paddlepaddle>=3.0,<4",
-    "prometheus-client>=0.21,<1",
     "psutil>=6,<8",
     "pytest-xdist>=3.6,<4",
     "pytest>=8,<10",

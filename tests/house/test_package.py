@@ -39,7 +39,6 @@ LONG = {
     "images/preprocess.py": "public functions with their documentation",
     "models/layers.py": "read beside the paper, in one go",
     "models/mixer.py": "the variants, their one signature, and its graph",
-    "serving/server/json_format.py": "one format, both ways",
     "training/fit.py": "one run, from its checkpoint to its last step",
     "training/optimizers.py": "the steps of three optimizers",
     "training/recipes.py": "a table: every setting, explained, and every recipe",

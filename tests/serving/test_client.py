@@ -100,7 +100,7 @@ def test_client_prints_json_of_files_and_standard_input(
         (["--url=mixer", EXPORT / "README.md"], "The URL of a model is http"),
         (["--url=http://127.0.0.1:9/v1/models/m", "--retries=1"], "cannot be reached"),
         (["--url=grpc://127.0.0.1:9/v1/models/m", "--retries=0"], "UNAVAILABLE"),
-        (["--url={url}/versions/99"], "404: Servable not found for request: Specific"),
+        (["--url={url}/versions/99"], "404: Servable not found for request: "),
         (["--url={url}/labels/nope"], "400: Unrecognized servable version label"),
         (["--url={server}/nowhere/v1/models/m"], "The URL of a model is http"),
     ],

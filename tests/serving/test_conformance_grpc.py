@@ -1,13 +1,10 @@
 """Conformance to TensorFlow Serving's gRPC API; see `conformance_servers`."""
 
 import grpc
-import numpy as np
 import pytest
-import serving_support
 import tensorflow as tf
 from conformance_servers import OUTPUTS, assert_same, newest_version
 from tensorflow_serving.apis import (
-    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
     model_service_pb2_grpc,
@@ -101,24 +98,6 @@ def test_grpc_refuses_with_a_code_and_a_sentence(server, predictions, files):
         assert raised.value.code() == code, (part, raised.value.details())
         assert len(raised.value.details()) > 10
     assert server.ask(files["cat"])[0]["valid"]
-
-
-def test_grpc_classify(server, predictions, files, answers):
-    request = classification_pb2.ClassificationRequest()
-    request.model_spec.name = server.model
-    request.model_spec.signature_name = "classify"
-    for file in files.values():
-        example = tf.train.Example.FromString(serving_support.example(file))
-        request.input.example_list.examples.append(example)
-    result = predictions.Classify(request, 60).result
-    for found, expected in zip(result.classifications, answers, strict=True):
-        assert [c.label for c in found.classes] == expected["top_k_labels"]
-        scores = [c.score for c in found.classes]
-        np.testing.assert_allclose(scores, expected["top_k_scores"], atol=1e-6)
-    request.input.example_list.ClearField("examples")
-    with pytest.raises(grpc.RpcError) as raised:
-        predictions.Classify(request, 60)
-    assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_grpc_metadata(server, predictions):

@@ -10,12 +10,9 @@ import requests
 import serving_support
 from conformance_servers import OUTPUTS, assert_same, newest_version
 from PIL import Image
-from prometheus_client import parser
 from serving_support import b64
 
 pytestmark = pytest.mark.serving
-
-METRICS_PATH = "/monitoring/prometheus/metrics"
 
 
 def test_rest_status(server):
@@ -123,46 +120,6 @@ def test_rest_predict_of_pixels(server):
         assert row["top_k_scores"][0] == row["probabilities"][best]
 
 
-def test_rest_classify(server, files, answers):
-    examples = [{"image": b64(file)} for file in files.values()]
-    document = {"signature_name": "classify", "examples": examples}
-    response = server.predict(document, ":classify")
-    assert response.status_code == 200, response.text
-    for pairs, expected in zip(response.json()["results"], answers, strict=True):
-        labels, scores = zip(*pairs, strict=True)
-        assert list(labels) == expected["top_k_labels"]
-        np.testing.assert_allclose(scores, expected["top_k_scores"], atol=1e-6)
-
-
-def test_rest_classify_joins_each_example_to_the_context(server, files, answers):
-    document = {
-        "signature_name": "classify",
-        "context": {"image": b64(next(iter(files.values())))},
-        "examples": [{}, {"size": 3}],
-    }
-    response = server.predict(document, ":classify")
-    assert response.status_code == 200, response.text
-    for pairs in response.json()["results"]:
-        assert [label for label, _ in pairs] == answers[0]["top_k_labels"]
-
-
-@pytest.mark.parametrize(
-    "document, sentence",
-    [
-        ({"signature_name": "classify", "examples": []}, "empty"),
-        ({"signature_name": "classify"}, "examples"),
-        ({"examples": [{"image": "x"}]}, "Expected"),
-        ({"signature_name": "classify", "examples": [3]}, "object"),
-        ({"signature_name": "nope", "examples": [{"image": "x"}]}, "nope"),
-    ],
-    ids=["empty", "none", "signature for predict", "number", "unknown signature"],
-)
-def test_rest_classify_refuses(server, document, sentence):
-    response = server.predict(document, ":classify")
-    assert response.status_code == 400, response.text
-    assert sentence in response.json()["error"]
-
-
 @pytest.mark.parametrize("kind", broken_requests.KINDS, ids=lambda kind: kind.name)
 def test_rest_refuses_with_a_status_and_a_sentence(server, files, answers, kind):
     sender = broken_requests.Sender(server.model_url, files["cat"])
@@ -210,31 +167,3 @@ def test_rest_answers_each_client_its_own(server, files, answers):
 
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         assert sum(pool.map(ask, range(96))) == 192
-
-
-def test_metrics(server, files):
-    def counts():
-        page = requests.get(server.url + METRICS_PATH, timeout=60)
-        assert page.status_code == 200
-        counts = {}
-        for family in parser.text_string_to_metric_families(page.text):
-            for sample in family.samples:
-                if sample.labels.get("model_name") == server.model:
-                    key = sample.name, sample.labels.get("status")
-                    counts[key] = counts.get(key, 0) + sample.value
-        return counts
-
-    server.ask(files["cat"])
-    before = counts()
-    server.ask(files["cat"])
-    server.predict({"instances": []})
-    after = counts()
-
-    def grown(name, status=None):
-        return after[name, status] - before.get((name, status), 0)
-
-    # The parser gives each counter the end that OpenMetrics asks for.
-    assert grown(":tensorflow:serving:request_count_total", "OK") == 1
-    assert grown(":tensorflow:serving:request_count_total", "INVALID_ARGUMENT") == 1
-    assert grown(":tensorflow:serving:request_latency_count") >= 1
-    assert grown(":tensorflow:serving:request_latency_sum") > 0

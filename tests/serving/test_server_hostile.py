@@ -16,11 +16,7 @@ import test_conformance_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from program import keras_mixer_main
 from serving_support import b64, running_server
-from tensorflow_serving.apis import (
-    classification_pb2,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 @pytest.fixture(scope="module")
@@ -101,20 +97,22 @@ def test_server_does_not_wait_for_slow_clients(strict_server, address, files):
     assert strict_server.ask(files["cat"])[0]["valid"]
     assert time.monotonic() - start < 1.5
     for connection in slow:
-        assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
         connection.close()
 
 
 @pytest.mark.parametrize(
-    "begun, answer",
+    "begun",
     [
-        (b"POST /v1/mo", b""),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{", b"HTTP/1.1 4"),
+        b"",
+        b"POST /v1/mo",
+        b"POST /v1/models/mixer:predict HTTP/1.1\r\nContent-Length: 9\r\n\r\n{",
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
     ],
-    ids=["head", "body"],
+    ids=["nothing", "head", "body", "body that nobody reads"],
 )
 def test_server_can_be_reached_among_300_half_sent_requests(
-    strict_server, address, files, begun, answer
+    strict_server, address, files, begun
 ):
     """It may have 200 connections open, and nobody waits for its patience to end."""
     half_sent = []
@@ -126,8 +124,8 @@ def test_server_can_be_reached_among_300_half_sent_requests(
     start = time.monotonic()
     assert strict_server.ask(files["cat"])[0]["valid"]
     assert time.monotonic() - start < 10
-    received = half_sent[-1].recv(10)
-    assert received == answer
+    # The last one is answered, in its time.
+    assert half_sent[-1].recv(10) == b"HTTP/1.1 4"
     for connection in half_sent:
         connection.close()
 
@@ -161,7 +159,7 @@ def test_server_refuses_what_is_not_http(strict_server, address, noise):
     [
         ("PUT", "/v1/models/mixer:predict", 405),
         ("DELETE", "/v1/models/mixer", 405),
-        ("GET", "/", 404),
+        ("GET", "/nowhere", 404),
         ("GET", "/v1/models", 400),
         ("GET", "/v1/models/", 400),
         ("POST", "/v1/models/mixer:predict/", 400),
@@ -169,6 +167,12 @@ def test_server_refuses_what_is_not_http(strict_server, address, noise):
         ("POST", "/v1/models/mixer%00:predict", 404),
         ("GET", "/v1/models/" + "m" * 5000, 404),
         ("POST", "/v1/models/mixer/versions/" + "9" * 3000 + ":predict", 400),
+        ("POST", "/v1/models/mixer/versions/9223372036854775808:predict", 400),
+        ("GET", "/v1/models/mixer/versions/9223372036854775807", 404),
+        ("GET", "/v1/models/mixer/labels/stable", 400),
+        ("GET", "/v1/models/mixer/labels/%ff%00", 400),
+        ("POST", "/v1/models/mixer:classify", 400),
+        ("GET", "/monitoring/prometheus/metrics", 404),
     ],
 )
 def test_server_refuses_what_it_does_not_offer(strict_server, method, path, status):
@@ -177,7 +181,6 @@ def test_server_refuses_what_it_does_not_offer(strict_server, method, path, stat
     assert response.status_code == status, response.text
 
 
-@pytest.mark.parametrize("method", ["predict", "classify"])
 @pytest.mark.parametrize(
     "body",
     [
@@ -185,15 +188,16 @@ def test_server_refuses_what_it_does_not_offer(strict_server, method, path, stat
         '{"instances": %s}' % ("[" * 900 + "]" * 900),
         '{"signature_name": "images", "instances": %s}' % ("[" * 900 + "]" * 900),
         r'{"instances": ["\ud800"]}',
-        r'{"signature_name": "\ud800", "instances": ["x"], "examples": [{}]}',
-        r'{"signature_name": "classify", "examples": [{"\ud800": "x"}]}',
-        r'{"signature_name": "classify", "examples": [{"image": "\ud800"}]}',
+        r'{"instances": [{"b64": "\ud800"}]}',
+        r'{"instances": [{"\ud800": "x"}]}',
+        r'{"signature_name": "\ud800", "instances": ["x"]}',
+        '{"signature_name": "images", "instances": ["NaN"]}',
         '{"instances": %s}' % ("9" * 5000),
     ],
     ids=lambda body: f"{body[:40]}...",
 )
-def test_server_refuses_json_that_no_tensor_has(strict_server, method, body):
-    url = f"{strict_server.model_url}:{method}"
+def test_server_refuses_json_that_no_tensor_has(strict_server, body):
+    url = f"{strict_server.model_url}:predict"
     response = requests.post(url, data=body, timeout=60)
     assert response.status_code == 400, response.text
     assert len(response.json()["error"]) > 10
@@ -220,9 +224,11 @@ STRING, FLOAT, NONE = 7, 1, 99
     [
         (("", "image_bytes", STRING, [2**28]), "size 268435456 is larger"),
         (("", "image_bytes", STRING, [2**44]), "size 17592186044416 is larger"),
-        (("images", "images", FLOAT, [2**28]), "must have the shape"),
+        (("images", "images", FLOAT, [8]), "must be float32"),
+        (("images", "images", FLOAT, [8, 2**20, 24, 3]), "must be float32"),
         (("images", "images", FLOAT, [2**44, 24, 24, 3]), "is larger than maximum"),
-        (("images", "images", FLOAT, [-1, 24, 24, 3]), "is not a tensor"),
+        (("images", "images", FLOAT, [-1, 24, 24, 3]), "must be float32"),
+        (("images", "images", FLOAT, [-5, 24, 24, 3]), "is not a tensor"),
         (("images", "images", NONE, [1, 24, 24, 3]), "is not a tensor"),
     ],
     ids=str,
@@ -238,43 +244,6 @@ def test_server_makes_nothing_of_a_size_that_is_only_declared(
             stub.Predict(declaring(strict_server, *arguments), 60)
     assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert process.memory_info().rss - before < 100_000_000
-
-
-@pytest.mark.parametrize(
-    "count, context_bytes, sentence",
-    [(1500, 1_000_000, "size 1500 is larger"), (30, 4_000_000, "at most 67108864")],
-)
-def test_server_copies_no_large_context_for_each_example(
-    strict_server, count, context_bytes, sentence
-):
-    process = psutil.Process(strict_server.process.pid)
-    before = process.memory_info().rss
-    request = classification_pb2.ClassificationRequest()
-    request.model_spec.name = strict_server.model
-    request.model_spec.signature_name = "classify"
-    examples = request.input.example_list_with_context
-    shared = examples.context.features.feature["shared"]
-    shared.bytes_list.value.append(b"x" * context_bytes)
-    for _ in range(count):
-        examples.examples.add()
-    with grpc.insecure_channel(strict_server.grpc) as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        with pytest.raises(grpc.RpcError, match=sentence) as raised:
-            stub.Classify(request, 60)
-    assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-    assert process.memory_info().rss - before < 100_000_000
-
-
-def test_server_counts_no_made_up_models(strict_server):
-    """Names that clients make up would fill the server's memory."""
-    for i, (body, status) in enumerate([('{"instances": [1]}', 404), ("{", 400)]):
-        url = f"{strict_server.url}/v1/models/made-up-{i}:predict"
-        response = requests.post(url, data=body, timeout=60)
-        assert response.status_code == status
-    url = f"{strict_server.url}/monitoring/prometheus/metrics"
-    page = requests.get(url, timeout=60).text
-    assert "made-up" not in page
-    assert 'request_count{model_name="",status="NOT_FOUND"}' in page
 
 
 def test_server_tells_its_health(strict_server):
@@ -306,16 +275,11 @@ def test_server_answers_before_it_ends(exported, tmp_path, photos):
 def test_server_says_in_a_line_what_is_wrong_with_its_flags(
     strict_server, exported, tmp_path
 ):
-    (tmp_path / "broken.config").write_text("nope")
     taken = strict_server.url.rpartition(":")[2]
     cases = {
-        "or --model_config_file. Received: []": [],
-        "as `keras-mixer export` makes it": [tmp_path / "none"],
-        "cannot be read as a models.config": [
-            f"--model_config_file={tmp_path / 'broken.config'}"
-        ],
-        f"Cannot listen on 127.0.0.1:{taken}": [exported, f"--port={taken}"],
-        "serve takes the folder": [exported, "--model_config_file=some"],
+        "as `keras-mixer export` makes it. Received: []": [],
+        "serve takes the folder": [tmp_path / "none"],
+        f"Cannot listen on 127.0.0.1, ports {taken} and": [exported, f"--port={taken}"],
     }
     for sentence, flags in cases.items():
         finished = keras_mixer_main("serve", *flags)

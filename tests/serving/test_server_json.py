@@ -4,85 +4,88 @@ import json
 
 import numpy as np
 import pytest
-from tensorflow.core.protobuf import meta_graph_pb2
+import tensorflow as tf
 
 from keras_mixer.serving.server import json_format
-from keras_mixer.serving.server.errors import ServingError
+from keras_mixer.serving.server.errors import Code, ServingError
 
-
-def signature(**inputs):
-    definition = meta_graph_pb2.MetaGraphDef().signature_def["serving_default"]
-    for name, dtype in inputs.items():
-        definition.inputs[name].dtype = dtype
-    return definition
-
-
-STRING, FLOAT, INT32, BOOL = 7, 1, 3, 10
+STRING, FLOAT = tf.string, tf.float32
 
 
 @pytest.mark.parametrize(
-    "document, definition, expected",
+    "document, dtype, expected",
     [
-        ({"instances": [1, 2.5]}, signature(x=FLOAT), {"x": [1.0, 2.5]}),
-        ({"instances": [[1], [2]]}, signature(x=INT32), {"x": [[1], [2]]}),
-        ({"instances": [True]}, signature(x=BOOL), {"x": [True]}),
-        ({"instances": ["ü", {"b64": "AP8"}]}, signature(x=STRING), None),
-        ({"inputs": [1.5]}, signature(x=FLOAT), {"x": [1.5]}),
-        (
-            {"instances": [{"x": 1, "y": "a"}, {"y": "b", "x": 2}]},
-            signature(x=INT32, y=STRING),
-            {"x": [1, 2], "y": [b"a", b"b"]},
-        ),
-        (
-            {"inputs": {"x": [1], "y": ["a"]}},
-            signature(x=INT32, y=STRING),
-            {"x": [1], "y": [b"a"]},
-        ),
+        ({"instances": [1, 2.5]}, FLOAT, [1.0, 2.5]),
+        ({"instances": [[1], [2]]}, FLOAT, [[1], [2]]),
+        ({"instances": ["ü", {"b64": "AP8"}]}, STRING, ["ü".encode(), b"\x00\xff"]),
+        ({"instances": [{"b64": "AP8="}]}, STRING, [b"\x00\xff"]),
+        ({"instances": [{"x": "a"}, {"x": {"b64": ""}}]}, STRING, [b"a", b""]),
+        ({"inputs": [1.5]}, FLOAT, [1.5]),
+        ({"inputs": {"x": [1, 2]}}, FLOAT, [1, 2]),
+        ({"inputs": []}, FLOAT, []),
+        ({"inputs": ["a"]}, STRING, [b"a"]),
     ],
 )
-def test_predict_inputs(document, definition, expected):
-    inputs, by_row = json_format.predict_inputs(document, definition)
-    expected = expected or {"x": ["ü".encode(), b"\x00\xff"]}
-    assert {name: value.tolist() for name, value in inputs.items()} == expected
+def test_read_input(document, dtype, expected):
+    array, by_row = json_format.read_input(document, "x", dtype)
+    assert array.tolist() == expected
+    assert array.dtype == dtype.as_numpy_dtype
     assert by_row == ("instances" in document)
 
 
 @pytest.mark.parametrize(
-    "document, definition, message",
+    "document, dtype, message",
     [
-        ({}, signature(x=FLOAT), "Missing 'inputs' or 'instances'"),
-        ({"inputs": 1, "instances": [1]}, signature(x=FLOAT), "only one of"),
-        ({"instances": {"x": 1}}, signature(x=FLOAT), "list/array"),
-        ({"instances": []}, signature(x=FLOAT), "No values"),
-        ({"instances": ["a"]}, signature(x=FLOAT), "not of expected type: float32"),
-        ({"instances": [None]}, signature(x=FLOAT), "not of expected type: float32"),
-        ({"instances": [True]}, signature(x=FLOAT), "not of expected type: float32"),
-        ({"instances": [1.5]}, signature(x=INT32), "not of expected type: int32"),
-        ({"instances": [[1], [1, 2]]}, signature(x=FLOAT), "same length"),
-        ({"instances": [["a"], "b"]}, signature(x=STRING), "same length"),
-        ({"instances": [{"b64": 1}]}, signature(x=STRING), "keys must be equal to: x"),
-        ({"instances": [{"b64": "_-8="}]}, signature(x=STRING), "URL-safe"),
-        ({"instances": [{"b64": "a*c="}]}, signature(x=STRING), "base64 decode"),
-        ({"instances": [{"b64": "A"}]}, signature(x=STRING), "base64 decode"),
-        ({"instances": [{"b64": "ü"}]}, signature(x=STRING), "base64 decode"),
-        ({"instances": [1, {"x": 1}]}, signature(x=FLOAT), "value/list but got object"),
-        ({"instances": [{"x": 1}, 1]}, signature(x=FLOAT), "object but got list"),
-        ({"instances": [{"z": 1}]}, signature(x=FLOAT), "keys must be equal to: x"),
-        ({"instances": [1]}, signature(x=FLOAT, y=FLOAT), "multiple input tensors"),
-        ({"inputs": {"y": 1}}, signature(x=FLOAT), "Missing named input: x"),
+        ({}, FLOAT, "'instances' and 'inputs'"),
+        ({"inputs": 1, "instances": [1]}, FLOAT, "has one of the keys"),
+        ({"instances": {"x": 1}}, FLOAT, "must be a list with values"),
+        ({"instances": []}, FLOAT, "must be a list with values"),
+        ({"instances": ["a"]}, FLOAT, "not of expected type: float32"),
+        ({"instances": [None]}, FLOAT, "not of expected type: float32"),
+        ({"instances": [True]}, FLOAT, "not of expected type: float32"),
+        ({"instances": [10**400]}, FLOAT, "not of expected type: float32"),
+        ({"instances": [[1], [1, 2]]}, FLOAT, "inhomogeneous"),
+        ({"instances": [["a"], "b"]}, STRING, "not of expected type: string"),
+        ({"instances": [["a"], ["b", "c"]]}, STRING, "not of expected type: string"),
+        ({"instances": [["a", ["b"]]]}, STRING, "not of expected type: string"),
+        ({"instances": [1]}, STRING, "not of expected type: string"),
+        ({"instances": [{"b64": 1}]}, STRING, "not of expected type: string"),
+        ({"instances": [{"b64": "_-8="}]}, STRING, "URL-safe"),
+        ({"instances": [{"b64": "a*c="}]}, STRING, "base64 decode"),
+        ({"instances": [{"b64": "A"}]}, STRING, "base64 decode"),
+        ({"instances": [{"b64": "ü"}]}, STRING, "base64 decode"),
+        ({"instances": [{"b64": "A=A="}]}, STRING, "base64 decode"),
+        ({"instances": ["\ud800"]}, STRING, "surrogates not allowed"),
+        ({"instances": [1, {"y": 1}]}, FLOAT, "must be .'x'.. Received: .'y'"),
+        ({"instances": [{"x": 1, "y": 2}]}, FLOAT, "must be .'x'.. Received: "),
+        ({"inputs": {"y": 1}}, FLOAT, "must be .'x'.. Received: "),
     ],
 )
-def test_predict_inputs_refused(document, definition, message):
+def test_read_input_refused(document, dtype, message):
     with pytest.raises(ServingError, match=message) as raised:
-        json_format.predict_inputs(document, definition)
-    assert raised.value.http_status == 400
+        json_format.read_input(document, "x", dtype)
+    assert raised.value.code == Code.INVALID_ARGUMENT
+    assert len(raised.value.message) < 300
+
+
+@pytest.mark.parametrize("dtype", [STRING, FLOAT])
+@pytest.mark.parametrize("depth", [70, 900, 5000])
+def test_read_input_refuses_what_is_nested_too_deeply(dtype, depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    with pytest.raises(ServingError):
+        array, _ = json_format.read_input({"instances": value}, "x", dtype)
+        # NumPy takes so many dimensions, and no signature has them.
+        assert array.ndim <= 64
+        raise ServingError(Code.INVALID_ARGUMENT, "")
 
 
 @pytest.mark.parametrize(
     "body, message",
     [
         (b"", "Parse error"),
-        (b"{", "Parse error.* at offset: 1"),
+        (b"{", r"Parse error.* \(char 1\)"),
         (b"[1]", r"\[1\] Is not object"),
         (b"\xff", "Parse error"),
         (b"[" * 200_000, "Parse error"),
@@ -96,19 +99,16 @@ def test_parse_object_refused(body, message):
         json_format.parse_object(body)
 
 
-def test_classify_examples_and_what_they_share():
-    document = {
-        "context": {"size": 3},
-        "examples": [{"image": {"b64": "AP8="}}, {"image": "a", "weight": [1.5, 2.5]}],
+def test_write_outputs_by_row_and_by_column():
+    outputs = {
+        "labels": np.array([[b"\xc3\xbc"], [b""]], object),
+        "scores": np.array([[0.5], [np.nan]], "float32"),
     }
-    (first, second), context = json_format.classify_examples(document)
-    assert first.features.feature["image"].bytes_list.value == [b"\x00\xff"]
-    assert second.features.feature["weight"].float_list.value == [1.5, 2.5]
-    assert context.features.feature["size"].int64_list.value == [3]
-
-
-def test_predict_response_tells_text_from_bytes():
-    outputs = [np.array([b"\xc3\xbc"], object), np.array([b"\x00"], object)]
-    row = json_format.predict_response(["text", "raw_bytes"], outputs, True)
-    expected = {"predictions": [{"text": "ü", "raw_bytes": {"b64": "AA=="}}]}
-    assert json.loads(row) == expected
+    by_column = json_format.write_outputs(outputs, False)
+    assert by_column.decode() == (
+        '{"outputs": {"labels": [["ü"], [""]], "scores": [[0.5], [NaN]]}}'
+    )
+    rows = json.loads(json_format.write_outputs(outputs, True))["predictions"]
+    assert rows[0] == {"labels": ["ü"], "scores": [0.5]}
+    empty = {name: output[:0] for name, output in outputs.items()}
+    assert json.loads(json_format.write_outputs(empty, True)) == {"predictions": []}

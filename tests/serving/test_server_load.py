@@ -9,15 +9,10 @@ import time
 import numpy as np
 import psutil
 import pytest
-import requests
-from prometheus_client import parser
 from serving_support import EXPORT, running_server
 
 import keras_mixer
 from keras_mixer.serving import export
-
-# Statuses that a client earns; the others are the server's fault.
-CLIENT_STATUSES = {"OK", "INVALID_ARGUMENT", "FAILED_PRECONDITION", "NOT_FOUND"}
 
 CONNECTIONS = 16
 
@@ -94,22 +89,11 @@ def test_server_stands_a_mixed_load(large, files, tmp_path, request, capsys):
             memory.append((time.monotonic() - start, process.memory_info().rss))
             time.sleep(0.5)
         output = load.communicate()[0]
-        page = requests.get(
-            f"{server.url}/monitoring/prometheus/metrics", timeout=60
-        ).text
     assert load.returncode == 0, output
     report = json.loads(output)
     assert report["wrong"] == report["failed"] == {}
     assert report["broken_requests"] > 0
     assert report["images"] > CONNECTIONS
-    statuses = {
-        sample.labels["status"]
-        for family in parser.text_string_to_metric_families(page)
-        if family.name == ":tensorflow:serving:request_count"
-        for sample in family.samples
-    }
-    assert "OK" in statuses
-    assert statuses <= CLIENT_STATUSES
     if not is_long:
         return
     at_20, at_60 = (

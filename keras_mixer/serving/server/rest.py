@@ -1,197 +1,123 @@
-"""TensorFlow Serving's REST API."""
+"""TensorFlow Serving's REST API: Predict, metadata and status of one model."""
 
 import asyncio
-import json
 import re
-import time
 import urllib.parse
 
-import grpc
-from absl import logging
-from google.protobuf import json_format as protobuf_json
+from google.protobuf.json_format import MessageToDict
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2
+from tensorflow_serving.apis import model_pb2
 
 from keras_mixer.serving.server import json_format
-from keras_mixer.serving.server.errors import ServingError, invalid_argument
+from keras_mixer.serving.server.errors import Code, ServingError, invalid_argument
 
-METRICS_PATH = "/monitoring/prometheus/metrics"
+# tensorflow_serving/model_servers/http_server.cc, ToHTTPStatusCode.
+_STATUS = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.FAILED_PRECONDITION: 400,
+    Code.NOT_FOUND: 404,
+    Code.UNAVAILABLE: 503,
+    Code.DEADLINE_EXCEEDED: 504,
+}
 
-_MODEL = (
+_PATH = re.compile(
     r"/v1/models/(?P<name>[^/:]+)"
-    r"(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+    r"(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
+    r"(?P<asked>|/metadata|:predict)"
 )
-_POST = re.compile(rf"{_MODEL}:(?P<method>predict|classify)")
-_GET = re.compile(rf"{_MODEL}(?P<metadata>/metadata)?")
 
 
 class RestApi:
-    """The ASGI application.
+    """The ASGI application, `app`, that answers for `Versions`."""
 
-    Args:
-        manager: The `Manager` of the models.
-        metrics: The server's `Metrics`.
-        max_body_bytes: Size of the largest body that is read.
-        timeout_seconds: How long a client may take to send its body, and a request to
-            be answered.
-    """
-
-    def __init__(self, manager, metrics, max_body_bytes, timeout_seconds):
-        self._manager = manager
-        self._metrics = metrics
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, versions, max_bytes, timeout_seconds):
+        self._versions = versions
+        self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
         self.app = Starlette(
-            routes=[
-                Route(METRICS_PATH, self._prometheus, methods=["GET"]),
-                Route("/v1/{path:path}", self._v1, methods=["GET", "POST"]),
-            ]
+            routes=[Route("/v1/{path:path}", self._v1, methods=["GET", "POST"])],
+            exception_handlers={
+                ServingError: lambda _, error: _refusal(
+                    error.message, _STATUS.get(error.code, 500)
+                ),
+                HTTPException: lambda _, error: _refusal(
+                    error.detail, error.status_code
+                ),
+                # Nobody reads it.
+                ClientDisconnect: lambda _, error: Response(status_code=499),
+            },
         )
 
-    async def _prometheus(self, request):
-        return Response(self._metrics.page(), media_type="text/plain; version=0.0.4")
-
     async def _v1(self, request):
-        start_seconds = time.monotonic()
+        # First of all, also when the path is wrong: a client hears the answer only when
+        # it has sent its body.
+        body = await self._body(request)
         path = request.scope["raw_path"].decode("latin-1")
-        match = (_POST if request.method == "POST" else _GET).fullmatch(path)
-        status = "OK"
-        try:
-            # Also when the path is wrong: a client hears the answer only when it has
-            # sent its body.
-            body = await self._body(request)
-            if match is None:
-                raise invalid_argument(f"Malformed request: {request.method} {path}")
-            answer, http_status = await self._answer(match, body), 200
-        except ClientDisconnect:
-            return Response(status_code=499)
-        except ServingError as error:
-            status, http_status = error.code.name, error.http_status
-            answer = json.dumps({"error": error.message}).encode()
-        except Exception:
-            logging.exception("A request failed.")
-            status, http_status = "INTERNAL", 500
-            answer = json.dumps({"error": "The server failed."}).encode()
-        if request.method == "POST" and match is not None:
-            name = urllib.parse.unquote(match["name"])
-            self._metrics.request(
-                # Names that clients make up would fill the memory.
-                name if self._manager.knows(name) else "",
-                status,
-                match["method"],
-                "REST",
-                time.monotonic() - start_seconds,
-            )
-        return Response(answer, http_status, media_type="application/json")
+        match = _PATH.fullmatch(path)
+        if not match or (match["asked"] == ":predict") != (request.method == "POST"):
+            sentence = f"Malformed request: {request.method} {path}"
+            raise invalid_argument(f"{sentence} (only TensorFlow Serving has others)")
+        spec = _spec(match)
+        if match["asked"] == ":predict":
+            return await self._predict(self._versions.find(spec), body)
+        if not match["asked"]:
+            return JSONResponse(_to_dict(self._versions.status(spec)))
+        metadata = _to_dict(self._versions.metadata(spec))
+        del metadata["metadata"]["signature_def"]["@type"]
+        return JSONResponse(metadata)
 
     async def _body(self, request):
-        """Read the body, no more of it than allowed and no longer than the timeout."""
-        try:
-            return await asyncio.wait_for(self._read(request), self._timeout_seconds)
-        except asyncio.TimeoutError:
-            raise ServingError(
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-                f"The body did not arrive within {self._timeout_seconds} seconds.",
-                http_status=408,
-            ) from None
-
-    async def _read(self, request):
-        chunks, size = [], 0
+        body, size = bytearray(), 0
         async for chunk in request.stream():
             size += len(chunk)
             # What is too much is thrown away, not refused at once: a client that is
             # still sending would see a broken connection instead of the answer.
-            if size <= self._max_body_bytes:
-                chunks.append(chunk)
+            if size <= self._max_bytes:
+                body += chunk
             else:
-                chunks.clear()
-        if size > self._max_body_bytes:
-            raise ServingError(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"The body must be at most {self._max_body_bytes} bytes. Received: "
-                f"{size} bytes. Send fewer images in a request.",
-                http_status=413,
-            )
-        return b"".join(chunks)
+                body.clear()
+        if size > self._max_bytes:
+            sentence = f"The body must be at most {self._max_bytes} bytes. Received: "
+            raise HTTPException(413, f"{sentence}{size} bytes. Send fewer images.")
+        return body
 
-    async def _answer(self, match, body):
-        spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match["name"]))
-        if match["version"]:
-            if len(match["version"]) > 19 or int(match["version"]) >= 2**63:
-                raise invalid_argument(
-                    f"Failed to convert version: {match['version']} to numeric."
-                )
-            spec.version.value = int(match["version"])
-        elif match["label"]:
-            spec.version_label = urllib.parse.unquote(match["label"])
-        if "method" in match.groupdict():
-            answer = self._predict if match["method"] == "predict" else self._classify
-            # In a thread: parsing megabytes of JSON would hold up the other requests.
-            future, respond = await asyncio.to_thread(answer, spec, body)
-            outputs = await self._outputs(future)
-            return await asyncio.to_thread(respond, outputs)
-        message = self._metadata(spec) if match["metadata"] else self._status(spec)
-        return json.dumps(message, indent=1).encode()
+    async def _predict(self, model, body):
+        def read():
+            document = json_format.parse_object(body)
+            signature = model.signature(document.get("signature_name"))
+            name, dtype = signature.input_name, signature.spec.dtype
+            return signature, *json_format.read_input(document, name, dtype)
 
-    def _predict(self, spec, body):
-        document = json_format.parse_object(body)
-        name = document.get("signature_name", "")
-        with self._manager.use(spec) as servable:
-            if (name or "serving_default") not in servable.signatures:
-                # Over gRPC this is FAILED_PRECONDITION.
-                raise invalid_argument(
-                    f'Serving signature name: "{name}" not found in signature def'
-                )
-            signature = servable.signature(name)
-            inputs, by_row = json_format.predict_inputs(document, signature)
-            future = servable.submit(name, inputs)
-            names = servable.output_names(name)
-        return future, lambda o: json_format.predict_response(names, o, by_row)
+        # In a thread: parsing megabytes of JSON would hold up the other requests.
+        signature, rows, by_row = await asyncio.to_thread(read)
+        outputs = await signature.predict(rows, self._timeout_seconds)
+        answer = await asyncio.to_thread(json_format.write_outputs, outputs, by_row)
+        return Response(answer, media_type="application/json")
 
-    def _classify(self, spec, body):
-        document = json_format.parse_object(body)
-        examples, context = json_format.classify_examples(document)
-        name = document.get("signature_name", "")
-        with self._manager.use(spec) as servable:
-            future = servable.classify(name, examples, context)
-        return future, lambda outputs: json_format.classify_response(*outputs)
 
-    async def _outputs(self, future):
+def _spec(match):
+    """Return the `ModelSpec` of a path."""
+    spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match["name"]))
+    spec.version_label = urllib.parse.unquote(match["label"] or "")
+    if match["version"]:
         try:
-            return await asyncio.wait_for(
-                asyncio.wrap_future(future), self._timeout_seconds
-            )
-        except asyncio.TimeoutError:
-            raise ServingError(
-                grpc.StatusCode.DEADLINE_EXCEEDED,
-                f"The model did not answer within {self._timeout_seconds} seconds.",
-            ) from None
-
-    def _status(self, spec):
-        message = _to_dict(self._manager.status(spec))
-        for entry in message["model_version_status"]:
-            entry.setdefault("status", {"error_code": "OK", "error_message": ""})
-        return message
-
-    def _metadata(self, spec):
-        with self._manager.use(spec) as servable:
-            spec = model_pb2.ModelSpec(name=servable.name)
-            spec.version.value = servable.version
-            signatures = get_model_metadata_pb2.SignatureDefMap(
-                signature_def=servable.signatures
-            )
-        return {
-            "model_spec": _to_dict(spec),
-            "metadata": {"signature_def": _to_dict(signatures)},
-        }
+            spec.version.value = int(match["version"])
+        except ValueError as error:
+            raise invalid_argument("A version is a number of 63 bits.") from error
+    return spec
 
 
 def _to_dict(message):
-    return protobuf_json.MessageToDict(
+    return MessageToDict(
         message,
         preserving_proto_field_name=True,
         always_print_fields_with_no_presence=True,
     )
+
+
+def _refusal(sentence, status):
+    return JSONResponse({"error": sentence}, status)
