@@ -10,20 +10,20 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-# What TensorFlow writes on standard error while it starts. TF_CPP_MIN_LOG_LEVEL does
-# not reach all of it (TensorFlow issue 100442).
+# What TensorFlow and LiteRT write on standard error while they start.
+# TF_CPP_MIN_LOG_LEVEL does not reach all of it (TensorFlow issue 100442).
 _START_UP_NOTE = re.compile(
     rb"absl::InitializeLog\(\)|oneDNN custom operations are on"
     rb"|Could not find cuda drivers|This TensorFlow binary is optimized"
     rb"|^To enable the following instructions|failed call to cuInit"
     rb"|Unable to register cu\w+ factory|computation placer already registered"
-    rb"|TF-TRT Warning: Could not find TensorRT"
+    rb"|TF-TRT Warning: Could not find TensorRT|Created TensorFlow Lite XNNPACK"
 )
 
 
 @contextlib.contextmanager
-def _without_start_up_notes():
-    """Hold back standard error in the block; then write it, less TensorFlow's notes."""
+def without_start_up_notes():
+    """Hold back standard error in the block; then write it, less start-up notes."""
     saved = caught = None
     # Of a process that started without standard error, 2 may be another file's.
     if sys.__stderr__ is not None:
@@ -58,7 +58,7 @@ class _QuietTensorFlow:
         execute = spec.loader.exec_module
 
         def execute_quietly(module):
-            with _without_start_up_notes():
+            with without_start_up_notes():
                 execute(module)
                 if not os.path.exists("/dev/nvidiactl"):
                     # Here, or at its first operation, it says that there is no GPU.

@@ -164,7 +164,7 @@ class ServerPredictor:
     def predict(self, prepared: Sequence[bytes]) -> list[Answer]:
         files = list(prepared)
         rows = client.with_retries(lambda: self._client.predict(files), self._retries)
-        return [_answer(row, self._top_k) for row in rows]
+        return [_answer(row, self._top_k, "server") for row in rows]
 
 
 class SavedModelPredictor:
@@ -204,12 +204,13 @@ class SavedModelPredictor:
 
         outputs = self._serve(image_bytes=tf.constant(list(prepared), tf.string))
         arrays = {name: value.numpy() for name, value in outputs.items()}
-        return [_answer(row, self._top_k) for row in client.rows(arrays)]
+        rows = client.rows(arrays)
+        return [_answer(row, self._top_k, "exported model") for row in rows]
 
 
-def _answer(row, top_k):
+def _answer(row, top_k, reader):
     if not row["valid"]:
-        return Answer(error="not an image that the server can read")
+        return Answer(error=f"not an image that the {reader} can read")
     ranked = zip(row["top_k_labels"], row["top_k_scores"], strict=True)
     guesses = [(label, label, score) for label, score in ranked]
     return Answer(tuple(guesses[:top_k]))

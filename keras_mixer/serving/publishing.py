@@ -44,10 +44,7 @@ def new_version(base_dir, version=None):
     _refuse_existing(target)
     try:
         base_dir.mkdir(parents=True, exist_ok=True)
-        _remove_remains(base_dir)
-        directory = pathlib.Path(
-            tempfile.mkdtemp(prefix=f"{_TEMPORARY}{version}-", dir=base_dir)
-        )
+        directory = _new_scratch(base_dir)
     except OSError as error:
         raise ValueError(
             "base_dir must be a directory that can be written to. Received: "
@@ -67,6 +64,25 @@ def new_version(base_dir, version=None):
         _flush_directory(base_dir)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder):
+    """Yield a new folder in `folder`, which is removed at the end.
+
+    What is renamed from there to `folder` appears at once, since both are on one file
+    system. What a killed process left behind is removed once it is a day old.
+    """
+    scratch = _new_scratch(folder)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _new_scratch(folder):
+    _remove_remains(folder)
+    return pathlib.Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=folder))
 
 
 def versions(base_dir):

@@ -18,6 +18,7 @@ import json
 import pathlib
 from types import ModuleType
 
+import keras_mixer
 from keras_mixer.catalog import ImageTransform, check_positive
 from keras_mixer.serving.extra import needs_extra
 from keras_mixer.serving.runtimes import (
@@ -48,10 +49,12 @@ def read_card(path):
     """Return the card of an exported file, with an `ImageTransform` in it.
 
     Raises:
-        ValueError: If it is missing or damaged.
+        ValueError: If it, or the file, is missing or damaged.
     """
     from keras_mixer.weights import checked_constants  # with Keras, late
 
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"The model must be a file that exists. Received: {path}.")
     beside = card_path(path)
     try:
         card = json.loads(beside.read_text(encoding="utf-8"))
@@ -88,7 +91,8 @@ def load(path, threads=None):
     with needs_extra(f"{runtime.SUFFIX} files", "runtimes"):
         __import__(runtime.RUNTIME)
     try:
-        return runtime.load(path, threads)
+        with keras_mixer.without_start_up_notes():
+            return runtime.load(path, threads)
     except Exception as error:  # each runtime has kinds of its own
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(

@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import os
 import pathlib
-import tempfile
 import warnings
 from collections.abc import Sequence
 
@@ -13,7 +12,7 @@ import keras
 import numpy as np
 
 from keras_mixer.catalog import check_choice
-from keras_mixer.serving import card, portable, served, verification
+from keras_mixer.serving import card, portable, publishing, served, verification
 from keras_mixer.serving.classifier import check_backend, classifier_of
 from keras_mixer.serving.extra import needs_extra
 from keras_mixer.serving.runtimes import RUNTIMES, SUFFIXES, card_path, labels_path
@@ -79,7 +78,7 @@ def export_model(
     runtime, target = _runtime_of(pathlib.Path(path), format)
     check_choice("precision", precision, PRECISIONS)
     classifier = classifier_of(model, labels, weights)
-    _check_place(target, runtime, overwrite)
+    _check_place(target, overwrite)
     verify = _check_installed(runtime, verify)
     say = print if verbose else lambda text: None
 
@@ -88,8 +87,8 @@ def export_model(
     plain = dataclasses.replace(classifier, model=plain)
     portables = served.served_model(model, precision, portable.served_layer)
     exported = dataclasses.replace(classifier, model=portables)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent) as folder:
-        file = pathlib.Path(folder, target.name)
+    with publishing.scratch_folder(target.parent) as folder:
+        file = folder / target.name
         _write(runtime, _from_pixels(exported), file)
         if verify:
             say(f"Verifying it with {runtime.NAME} alone")
@@ -102,7 +101,7 @@ def export_model(
         card_path(file).write_text(card.as_text(described), encoding="utf-8")
         lines = "".join(f"{label}\n" for label in classifier.labels)
         labels_path(file).write_text(lines, encoding="utf-8")
-        _move(file, target)
+        _move(file, target, overwrite)
     say(f"Load it by {runtime.how_to_load(target)}")
     return target
 
@@ -126,12 +125,16 @@ def _runtime_of(path, name):
     return RUNTIMES[SUFFIXES[path.suffix]], path
 
 
-def _check_place(path, runtime, overwrite):
+def _check_place(path, overwrite):
     if not path.parent.is_dir():
         raise ValueError(
             f"path must be in a folder that exists. Received: {str(path)!r}. Make the "
             "folder first."
         )
+    _check_free(path, overwrite)
+
+
+def _check_free(path, overwrite):
     if path.exists() and not (overwrite and path.is_file()):
         raise ValueError(
             f"A file is replaced only when told so. Received: {str(path)!r}, which "
@@ -180,9 +183,12 @@ def _probes(size):
     return np.stack([pattern, noise, np.full_like(noise, 128)]).astype("float32")
 
 
-def _move(file, path):
-    """Let what was written appear: the file that is loaded last."""
-    others = [p for p in sorted(file.parent.iterdir()) if p != file]
-    for written in (*others, file):
-        with written_whole(path.with_name(written.name)) as temporary:
-            os.replace(written, temporary)
+def _move(file, target, overwrite):
+    """Let what was written appear: the file that names the others last."""
+    others = [path for path in sorted(file.parent.iterdir()) if path != file]
+    places = {path: target.with_name(path.name) for path in (*others, file)}
+    for place in places.values():
+        _check_free(place, overwrite)
+    for path, place in places.items():
+        with written_whole(place) as temporary:
+            os.replace(path, temporary)
