@@ -17,18 +17,39 @@ def write(model, path):
         model: A Functional Keras model in portable layers, `images` to `probabilities`.
         path: The file to make.
     """
+    import keras
+    import numpy as np
     import onnx
+    import tensorflow as tf
+    import tf2onnx
+    from onnx import numpy_helper
 
-    model.export(str(path), format="onnx", verbose=False, opset_version=_OPSET)
-    written = onnx.load(path)
+    weights = model.weights
+
+    def probabilities_of(images, values):
+        with keras.StatelessScope(zip(weights, values, strict=True)):
+            return model(images, training=False)
+
+    # Weights are inputs until it is converted: tf2onnx copies constants in each of its
+    # passes, those of B/16 to more than 20 GB.
+    specs = [
+        tf.TensorSpec((None, *model.input_shape[1:]), "float32", "images"),
+        [
+            tf.TensorSpec(weight.shape, "float32", f"weight{number}")
+            for number, weight in enumerate(weights)
+        ],
+    ]
+    function = tf.function(probabilities_of, specs, autograph=False)
+    written, _ = tf2onnx.convert.from_function(function, specs, opset=_OPSET)
     graph = written.graph
     _divide_for_gelu(graph)
-    (result,) = graph.output
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = ["probabilities" if n == result.name else n for n in names]
-    result.name = "probabilities"
-    for tensor in (*graph.input, *graph.output):
+    images, *inputs = graph.input
+    for tensor, weight in zip(inputs, weights, strict=True):
+        graph.initializer.append(
+            numpy_helper.from_array(np.asarray(weight), tensor.name)
+        )
+        graph.input.remove(tensor)
+    for tensor in (images, *graph.output):
         tensor.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.checker.check_model(written)
     onnx.save(written, path)
