@@ -1,4 +1,4 @@
-"""Labelled data sets as batches for training and evaluation."""
+"""Labelled data sets as batches for training; collections of images to label."""
 
 from keras_mixer.data.augmentation import (
     Augmentation,

@@ -34,7 +34,7 @@ class Answer:
 
     guesses: tuple[tuple[str, str, float], ...] = ()
     error: str | None = None
-    features: np.ndarray | None = None
+    features: np.ndarray | None = dataclasses.field(default=None, compare=False)
 
 
 class Predictor(Protocol):

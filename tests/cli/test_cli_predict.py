@@ -1,15 +1,20 @@
 """keras-mixer predict over collections: what the README says, run."""
 
+import contextlib
 import csv
+import fcntl
 import io
 import json
 import os
 import pathlib
+import pty
 import re
 import shlex
 import signal
+import struct
 import subprocess
 import sys
+import termios
 
 import fsspec
 import pyarrow.parquet
@@ -138,14 +143,24 @@ def test_an_image_that_is_named_twice_is_answered_twice(place):
     assert len(lines) == 4 and lines[:2] == lines[2:]
 
 
-def test_names_that_are_not_utf_8_are_printed(place):
+def test_a_terminal_sees_how_far_it_is_and_names_that_are_not_utf_8(place):
     path = os.fsencode(place / "photos") + b"/caf\xe9.jpg"
     with open(path, "wb") as file:
         file.write(IMAGES["a.jpg"])
-    finished = subprocess.run([PROGRAM, "predict", path, *MODEL], capture_output=True)
-    assert finished.returncode == 0, finished.stderr
+    terminal, error = pty.openpty()
+    fcntl.ioctl(error, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
+    command = [PROGRAM, "predict", path, "photos/sub", *MODEL]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, stderr=error)
+    os.close(error)
+    said = b""
+    with contextlib.suppress(OSError):  # a terminal ends in one
+        while part := os.read(terminal, 10_000):
+            said += part
+    os.close(terminal)
+    assert finished.returncode == 0, said
     name = rf"{place}/photos/caf\xe9.jpg"
     assert finished.stdout.splitlines()[0] == name.encode()
+    assert re.search(rb"3/3 \[\d+:\d+<\d+:\d+, .*( images/s|s/ images)\]", said), said
     result = keras_mixer_main("predict", "photos", "--json", *MODEL)
     assert "photos/caf\\xe9.jpg" in [a["image"] for a in json.loads(result.stdout)]
 

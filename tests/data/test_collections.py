@@ -76,7 +76,7 @@ def test_names_say_where_an_image_is(kinds, tmp_path):
 def test_a_folder_means_its_images_sorted_and_no_others(tmp_path):
     names = ["b/1.PNG", "a/2.jpeg", "c.heic", "a.jpg", "notes.txt", "a/x.tar"]
     write_files(tmp_path, {name: name.encode() for name in names})
-    expected = [b"a/2.jpeg", b"a.jpg", b"b/1.PNG", b"c.heic"]
+    expected = [b"a.jpg", b"a/2.jpeg", b"b/1.PNG", b"c.heic"]
     assert contents(str(tmp_path)) == expected
 
 
@@ -183,12 +183,12 @@ def test_what_permissions_forbid_is_named(tmp_path, monkeypatch):
     assert found == [
         ("./a.jpg", b"a"),
         (
-            "./shut",
-            "A folder must be one that can be read. Received: Permission denied.",
-        ),
-        (
             "./shut.jpg",
             "image must be a file that can be read. Received: Permission denied.",
+        ),
+        (
+            "./shut",
+            "A folder must be one that can be read. Received: Permission denied.",
         ),
     ]
 

@@ -85,7 +85,7 @@ def test_reading_stays_a_few_batches_ahead(tmp_path):
     next(answers)
     answers.close()
     assert predictor.batches == [4]
-    assert predictor.prepared <= 4 + 3 * 4 + 2 + 1
+    assert predictor.prepared <= 4 + 2 * 4 + 2 + 1
 
 
 def test_many_unreadable_ones_are_not_held_back(tmp_path):

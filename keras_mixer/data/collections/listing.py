@@ -138,8 +138,9 @@ def _images_in(folder, above=()):
         )
         yield Record(shown(folder), problem=reason)
         return
-    for name, location, is_folder in found:
-        if is_folder:
+    for name in found:
+        location = storage.inside(folder, name)
+        if name.endswith("/"):
             yield from _images_in(location, above)
         elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
             yield Record(shown(location), _FILES, location)
@@ -191,15 +192,16 @@ def _descend(folder, parts, above):
     part, rest = parts[0], parts[1:]
     if part == "**" and rest:
         yield from _descend(folder, rest, above[:-1])
-        for name, location, is_folder in found:
-            if is_folder and not name.startswith("."):
-                yield from _descend(location, parts, above)
+        for name in found:
+            if name.endswith("/") and not name.startswith("."):
+                yield from _descend(storage.inside(folder, name), parts, above)
         return
-    for name, location, is_folder in found:
+    for name in found:
         if name.startswith(".") and not part.startswith("."):
             continue
-        if not fnmatch.fnmatchcase(name, part):
+        if not fnmatch.fnmatchcase(name.rstrip("/"), part):
             continue
+        location, is_folder = storage.inside(folder, name), name.endswith("/")
         if not rest:
             yield location, is_folder
         elif is_folder:

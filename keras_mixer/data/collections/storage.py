@@ -48,15 +48,6 @@ def open_url(url: str):
         ) from error
 
 
-def url_of(path: str, like: str) -> str:
-    """The URL of a path in the file system of the URL `like`."""
-    first, chain, rest = like.partition("::")
-    protocol = first.partition("://")[0]
-    if not re.match(rf"{re.escape(protocol)}://", path):
-        path = f"{protocol}://{path}"
-    return path + chain + rest
-
-
 def is_folder(location: str) -> bool:
     if not is_url(location):
         return os.path.isdir(location)
@@ -113,20 +104,31 @@ def _without_waiting(path, flags):
     return number
 
 
-def entries(folder: str) -> list[tuple[str, str, bool]]:
-    """List a folder as `(name, location, is it a folder)`, sorted by name."""
+def entries(folder: str) -> list[str]:
+    """The names in a folder, sorted; those of folders end in a slash.
+
+    A folder can have millions: their names are all that is kept of them.
+    """
     if not is_url(folder):
         with os.scandir(folder) as found:
-            return sorted((e.name, e.path, _is_folder(e)) for e in found)
+            return sorted(f"{e.name}/" if _is_folder(e) else e.name for e in found)
     system, path = open_url(folder)
-    listed = []
+    names = []
     for entry in system.ls(path, detail=True):
-        name = entry["name"].rstrip("/").rpartition("/")[2]
-        if name and entry["name"].rstrip("/") != path.rstrip("/"):
-            location = url_of(entry["name"], folder)
-            listed.append((name, location, entry["type"] == "directory"))
+        location = entry["name"].rstrip("/")
+        if location != path.rstrip("/"):
+            slash = "/" if entry["type"] == "directory" else ""
+            names.append(location.rpartition("/")[2] + slash)
     system.invalidate_cache(path)  # or it would keep what it ever listed
-    return sorted(listed)
+    return sorted(names)
+
+
+def inside(folder: str, name: str) -> str:
+    """The location of what has a name, from `entries`, in a folder."""
+    if not is_url(folder):
+        return os.path.join(folder, name.rstrip("/"))
+    first, chain, rest = folder.partition("::")
+    return f"{first.rstrip('/')}/{name.rstrip('/')}{chain}{rest}"
 
 
 def _is_folder(entry):

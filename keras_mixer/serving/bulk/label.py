@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import keras
 
 # Batches that are read ahead of the model.
-_AHEAD = 3
+_AHEAD = 2
 
 
 def predict_files(
