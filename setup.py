@@ -78,7 +78,9 @@ setuptools.setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=setuptools.find_packages(include=["keras_mixer", "keras_mixer.*"]),
-    package_data={"keras_mixer": ["catalog/assets/*", "py.typed"]},
+    package_data={
+        "keras_mixer": ["catalog/assets/*", "serving/server/page.html", "py.typed"]
+    },
     python_requires=">=3.10",
     install_requires=[
         "absl-py>=2.1,<3",

@@ -34,6 +34,9 @@ LABELS = ["cat", "dog", "Löwe", "ibex", "yak", "emu", "fox"]
 
 def pytest_addoption(parser):
     parser.getgroup("serving").addoption(
+        "--screenshot", help="Where to write the README's picture of the page."
+    )
+    parser.getgroup("serving").addoption(
         "--load-seconds",
         type=float,
         default=6.0,

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import re
 import weakref
 
@@ -35,7 +36,7 @@ class Versions:
     """
 
     def __init__(self, name, base_path):
-        self._name = name
+        self.name = name
         self._base_path = base_path
         self._served = None
         self._leaving = weakref.WeakSet()
@@ -76,7 +77,7 @@ class Versions:
         if self._served:
             self._leaving.add(self._served)
         self._served, self._next = model, None
-        logging.info("Serving version %d of %s", number, self._name)
+        logging.info("Serving version %d of %s", number, self.name)
 
     def find(self, spec):
         """Return the `SavedModel` that a `ModelSpec` asks for."""
@@ -115,7 +116,7 @@ class Versions:
                 "are TensorFlow Serving's alone; ask this server for a version."
             )
         asked = spec.version.value if spec.HasField("version") else number
-        return spec.name == self._name and asked == number
+        return spec.name == self.name and asked == number
 
 
 class SavedModel:
@@ -123,6 +124,7 @@ class SavedModel:
 
     def __init__(self, path, number):
         self.number = number
+        self.card = json.loads((path / "keras_mixer.json").read_bytes())
         # Its functions need it, and do not keep it.
         self._loaded = tf.saved_model.load(str(path))
         parameters = (path / "batching_params.pbtxt").read_text(encoding="utf-8")

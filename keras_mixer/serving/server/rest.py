@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tensorflow_serving.apis import model_pb2
 
-from keras_mixer.serving.server import json_format
+from keras_mixer.serving.server import json_format, page
 from keras_mixer.serving.server.errors import Code, ServingError, invalid_argument
 
 # tensorflow_serving/model_servers/http_server.cc, ToHTTPStatusCode.
@@ -39,7 +39,10 @@ class RestApi:
         self._max_bytes = max_bytes
         self._timeout_seconds = timeout_seconds
         self.app = Starlette(
-            routes=[Route("/v1/{path:path}", self._v1, methods=["GET", "POST"])],
+            routes=[
+                *page.routes(self._facts),
+                Route("/v1/{path:path}", self._v1, methods=["GET", "POST"]),
+            ],
             exception_handlers={
                 ServingError: lambda _, error: _refusal(
                     error.message, _STATUS.get(error.code, 500)
@@ -51,6 +54,12 @@ class RestApi:
                 ClientDisconnect: lambda _, error: Response(status_code=499),
             },
         )
+
+    def _facts(self):
+        name = self._versions.name
+        model = self._versions.find(model_pb2.ModelSpec(name=name))
+        facts = {"name": name, "version": model.number, "card": model.card}
+        return facts | {"max_body_bytes": self._max_bytes}
 
     async def _v1(self, request):
         # First of all, also when the path is wrong: a client hears the answer only when
