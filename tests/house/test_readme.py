@@ -57,5 +57,6 @@ def test_commands_of_the_readme_exist(verb):
 
 def test_files_of_the_readme_exist():
     root = pathlib.Path(__file__).parents[2]
-    for name in re.findall(r"\b(?:export|keras_mixer|tests)/[\w/]+\.(?:py|md)", README):
+    places = r"\b(?:export|keras_mixer|tests)/[\w/]+\.(?:py|md|png)"
+    for name in re.findall(places, README):
         assert (root / name).exists(), name
