@@ -8,7 +8,7 @@
 The name says the format: .onnx is a file for ONNX Runtime, .xml for OpenVINO (with a
 .bin beside it), .tflite for LiteRT; any other is the folder of a SavedModel's versions,
 and gets the next one, `models/mixer/1/` at first. Beside a file lie its labels and its
-card, `nano.onnx.labels.txt` and `nano.onnx.json`.
+card, `nano.onnx.labels.txt` and `nano.onnx.keras_mixer.json`.
 
 What was written is loaded by its runtime alone, in another process, and has to answer
 as the model does. Then it appears, whole or not at all, and the last line is its path.

@@ -136,9 +136,9 @@ def test_files_that_cannot_be_opened_are_named(folder, tmp_path):
     for suffix in SUFFIXES:
         lonely = tmp_path / f"lonely{suffix}"
         shutil.copy(folder / f"m{suffix}", lonely)
-        with pytest.raises(ValueError, match=rf"card beside it, {lonely.name}.json"):
+        with pytest.raises(ValueError, match=rf"it, {lonely.name}.keras_mixer.json"):
             open_predictor(lonely)
-        for beside in (".json", ".labels.txt"):
+        for beside in (".keras_mixer.json", ".labels.txt"):
             shutil.copy(folder / f"m{suffix}{beside}", f"{lonely}{beside}")
         if suffix != ".xml":  # whose .bin is its own
             assert isinstance(open_predictor(lonely).predict, object)
@@ -158,11 +158,11 @@ def test_files_that_cannot_be_opened_are_named(folder, tmp_path):
     ],
 )
 def test_a_card_that_says_the_impossible_is_refused(folder, tmp_path, key, value):
-    for beside in ("", ".json", ".labels.txt"):
+    for beside in ("", ".keras_mixer.json", ".labels.txt"):
         shutil.copy(folder / f"m.onnx{beside}", tmp_path / f"m.onnx{beside}")
-    card = json.loads((tmp_path / "m.onnx.json").read_text())
-    (tmp_path / "m.onnx.json").write_text(json.dumps({**card, key: value}))
-    with pytest.raises(ValueError, match=r"m.onnx.json, which says how images"):
+    path = tmp_path / "m.onnx.keras_mixer.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ValueError, match=rf"{path.name}, which says how images"):
         open_predictor(tmp_path / "m.onnx")
 
 

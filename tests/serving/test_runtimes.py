@@ -71,7 +71,7 @@ def folder(model, tmp_path_factory):
 def test_each_export_has_files_of_its_own(folder):
     names = ["m.bin"]
     for suffix in SUFFIXES:
-        names += [f"m{suffix}", f"m{suffix}.json", f"m{suffix}.labels.txt"]
+        names += [f"m{suffix}", f"m{suffix}.keras_mixer.json", f"m{suffix}.labels.txt"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
 
 
@@ -98,7 +98,7 @@ def test_the_batch_is_of_any_size(folder, model, suffix):
 def test_the_card_and_the_labels_say_what_it_is(folder, model, suffix):
     lines = (folder / f"m{suffix}.labels.txt").read_text(encoding="utf-8")
     assert lines.splitlines() == LABELS
-    card = json.loads((folder / f"m{suffix}.json").read_text())
+    card = json.loads((folder / f"m{suffix}.keras_mixer.json").read_text())
     runtime = runtimes.RUNTIMES[runtimes.SUFFIXES[suffix]]
     versions = {"keras-mixer", "keras", "python", *runtime.PACKAGES}
     assert card["versions"].keys() == versions

@@ -36,8 +36,8 @@ SUFFIXES = {runtime.SUFFIX: name for name, runtime in RUNTIMES.items()}
 
 
 def card_path(path):
-    """Where the card of an exported file lies: `m.onnx.json` beside `m.onnx`."""
-    return pathlib.Path(f"{path}.json")
+    """Where the card of an exported file lies: `m.onnx.keras_mixer.json`, beside it."""
+    return pathlib.Path(f"{path}.keras_mixer.json")
 
 
 def labels_path(path):

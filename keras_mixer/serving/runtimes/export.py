@@ -41,8 +41,8 @@ def export_model(
     (with LiteRT, after `resize_tensor_input`).
 
     Beside `m.onnx` lie `m.onnx.labels.txt`, a name a line in the order of the classes,
-    and `m.onnx.json`, which says what was exported from what, and how images are
-    prepared. `keras-mixer predict --model=m.onnx` reads both.
+    and `m.onnx.keras_mixer.json`, which says what was exported from what, and how
+    images are prepared. `keras-mixer predict --model=m.onnx` reads both.
 
     Args:
         model: A classifier of this package, or one built on it: its last layer gives
