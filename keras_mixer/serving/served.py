@@ -38,6 +38,8 @@ def served_model(model, precision, served_layer):
 
     def clone(layer):
         config = layer.get_config()
+        if not isinstance(layer, keras.Layer):  # an operation of keras.ops
+            return type(layer).from_config(config)
         config["dtype"] = precision
         if layer is last or layer.name in _FLOAT32_LAYERS:
             config["dtype"] = "float32"

@@ -58,14 +58,9 @@ def model():
     return random_model()
 
 
-@pytest.fixture(scope="module")
-def folder(model, tmp_path_factory):
-    """The model in every format, in one folder."""
-    folder = tmp_path_factory.mktemp("exported")
-    for suffix in SUFFIXES:
-        path = keras_mixer.export_model(model, folder / f"m{suffix}", labels=LABELS)
-        assert path == folder / f"m{suffix}"
-    return folder
+@pytest.fixture
+def folder(exported_files):
+    return exported_files
 
 
 def test_each_export_has_files_of_its_own(folder):
@@ -109,10 +104,10 @@ def test_the_card_and_the_labels_say_what_it_is(folder, model, suffix):
 
 
 @pytest.fixture(scope="module", params=["exact", "tanh"])
-def flavour(request, folder, tmp_path_factory):
+def flavour(request, exported_files, tmp_path_factory):
     """Whether GELU takes its tanh form, and a folder with exports of such a model."""
     if request.param == "exact":
-        return False, folder
+        return False, exported_files
     folder = tmp_path_factory.mktemp("tanh")
     model = random_model(approximate_gelu=True)
     for suffix in SUFFIXES:

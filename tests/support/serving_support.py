@@ -230,6 +230,17 @@ def exported(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def exported_files(tmp_path_factory):
+    """The model of `exported` as a file for each runtime: a folder with `m.onnx`."""
+    import keras_mixer
+
+    folder = tmp_path_factory.mktemp("files")
+    for suffix in (".onnx", ".xml", ".tflite"):
+        keras_mixer.export_model(random_model(), folder / f"m{suffix}", labels=LABELS)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def local_server(exported, tmp_path_factory):
     """The local server, on a copy of `exported`."""
     directory = tmp_path_factory.mktemp("server")
