@@ -122,13 +122,19 @@ if TYPE_CHECKING or not _IS_CLIENT:
     )
 
 if TYPE_CHECKING:
-    from keras_mixer.serving import export_model, export_saved_model, predict_files
+    from keras_mixer.serving import (
+        export_model,
+        export_saved_model,
+        predict_dataset,
+        predict_files,
+    )
     from keras_mixer.training import TrainConfig, evaluate, train
 
 # These need TensorFlow whatever the Keras backend: loaded at first use.
 _LAZY = {
     "export_model": "serving",
     "export_saved_model": "serving",
+    "predict_dataset": "serving",
     "predict_files": "serving",
     "train": "training",
     "evaluate": "training",
@@ -159,6 +165,7 @@ __all__ = [
     "list_weights",
     "load_image",
     "load_weights",
+    "predict_dataset",
     "predict_files",
     "preprocess_input",
     "train",

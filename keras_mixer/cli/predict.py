@@ -81,6 +81,18 @@ FORMAT = flags.DEFINE_enum(
 SHARD_SIZE = flags.DEFINE_integer(
     "shard_size", 10_000, "Images in a file of a folder.", lower_bound=1
 )
+CLUSTER = flags.DEFINE_string(
+    "cluster",
+    None,
+    "Ray cluster that labels, with --output=FOLDER: auto for the one that this machine "
+    "belongs to, or HOST:PORT.",
+)
+REPLICAS = flags.DEFINE_integer(
+    "replicas",
+    None,
+    "Models in the cluster. Without it: one for each GPU, or for each machine.",
+    lower_bound=1,
+)
 _LISTED = 10  # failures that are named, where a table has them all
 
 
@@ -99,31 +111,61 @@ def main(argv):
     from keras_mixer.serving import bulk, open_predictor
 
     # Nothing that takes long before what is said is known to fit.
+    if CLUSTER.value is None and REPLICAS.value is not None:
+        raise ValueError(
+            "Replicas are in a cluster. Received: --replicas without --cluster."
+        )
     collection = Collection(argv[1:], COLUMN.value)
     suffix = pathlib.Path(OUTPUT.value or "").suffix[1:]
     is_file = suffix in bulk.FORMATS
     layout = OUTPUT.value and bulk.Layout(
         suffix if is_file else FORMAT.value, TOP_K.value, FEATURES.value
     )
-    predictor = open_predictor(
-        MODEL.value,
-        weights=WEIGHTS.value,
-        labels=LABELS.value,
-        top_k=TOP_K.value,
-        features=FEATURES.value,
-        precision=PRECISION.value,
-    )
+    reading = {"batch_size": BATCH_SIZE.value, "workers": WORKERS.value}
+    model = {
+        "model": MODEL.value,
+        "weights": WEIGHTS.value,
+        "labels": LABELS.value,
+        "top_k": TOP_K.value,
+        "features": FEATURES.value,
+        "precision": PRECISION.value,
+    }
+    if CLUSTER.value is not None:
+        if layout is None or is_file:
+            raise ValueError(
+                "A cluster writes to a folder: --output=FOLDER. Received: "
+                f"--output={OUTPUT.value}."
+            )
+        from keras_mixer.serving import cluster
+
+        cluster.connect(CLUSTER.value)
+
+        def label_slices(slices, watch):
+            labelled = cluster.label_slices(
+                slices, layout, replicas=REPLICAS.value, **reading, **model
+            )
+            for number, shard in labelled:
+                watch.add(shard)
+                yield number, shard
+
+        return _write_folder(collection, label_slices, layout)
+
+    predictor = open_predictor(**model)
 
     def label(records):
-        return bulk.label(
-            predictor, records, batch_size=BATCH_SIZE.value, workers=WORKERS.value
-        )
+        return bulk.label(predictor, records, **reading)
 
     if layout is None:
         return _print(collection, label)
     if is_file:
         return _write_file(collection, label, layout)
-    return _write_folder(collection, label, layout)
+
+    def label_each(slices, watch):
+        for number, records in slices:
+            answers = watch.over(label(records))
+            yield number, bulk.LabelledShard.of(answers, layout)
+
+    return _write_folder(collection, label_each, layout)
 
 
 def _print(collection, label):
@@ -151,7 +193,7 @@ def _write_file(collection, label, layout):
     return _tell(watch.rows, watch.failed, watch.failures)
 
 
-def _write_folder(collection, label, layout):
+def _write_folder(collection, label_slices, layout):
     from keras_mixer.serving import bulk
 
     settings = {
@@ -167,9 +209,8 @@ def _write_folder(collection, label, layout):
         if shards.rows:
             watch.say(f"{shards.rows:,} images are done: going on.")
         try:
-            for number, records in shards.pending(collection):
-                answers = watch.over(label(records))
-                shards.write(number, bulk.LabelledShard.of(answers, layout))
+            for number, shard in label_slices(shards.pending(collection), watch):
+                shards.write(number, shard)
         except KeyboardInterrupt:
             watch.say(
                 f"Stopped after {shards.rows:,} images: the same command goes on."
@@ -224,6 +265,13 @@ class _Watch:
                     self.failures.append((name, answer.error))
             yield name, answer
             self._bar.update()
+
+    def add(self, shard):
+        """Count a slice that was labelled elsewhere."""
+        self.rows += shard.rows
+        self.failed += shard.failed
+        self.failures += shard.failures[: _LISTED - len(self.failures)]
+        self._bar.update(shard.rows)
 
     def say(self, line):
         """Print a line on standard error, above the bar."""

@@ -13,6 +13,7 @@ from keras_mixer.serving.predictors import (
 
 if TYPE_CHECKING:
     from keras_mixer.serving.bulk import predict_files
+    from keras_mixer.serving.cluster import predict_dataset
     from keras_mixer.serving.export import export_saved_model
     from keras_mixer.serving.runtimes.export import export_model
 
@@ -24,6 +25,7 @@ __all__ = [
     "export_saved_model",
     "needs_serve_extra",
     "open_predictor",
+    "predict_dataset",
     "predict_files",
 ]
 
@@ -32,6 +34,7 @@ __all__ = [
 _LAZY = {
     "export_model": "runtimes.export",
     "export_saved_model": "export",
+    "predict_dataset": "cluster",
     "predict_files": "bulk",
 }
 

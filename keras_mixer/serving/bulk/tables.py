@@ -181,17 +181,7 @@ class _Parquet:
         import pyarrow
         import pyarrow.parquet
 
-        text, number = pyarrow.string(), pyarrow.float32()
-        columns = {
-            "path": text,
-            "valid": pyarrow.bool_(),
-            "reason": text,
-            "classes": pyarrow.list_(text),
-            "labels": pyarrow.list_(text),
-            "scores": pyarrow.list_(number),
-        }
-        if layout.features:
-            columns["features"] = pyarrow.list_(number)
+        columns = {"path": pyarrow.string(), **columns_of(layout.features)}
         self._schema = pyarrow.schema(list(columns.items()))
         self._writer = pyarrow.parquet.ParquetWriter(file, self._schema)
 
@@ -200,7 +190,7 @@ class _Parquet:
 
         columns: dict[str, list[Any]] = {name: [] for name in self._schema.names}
         for name, answer in rows:
-            for column, value in _row(name, answer, "features" in columns).items():
+            for column, value in row_of(name, answer, "features" in columns).items():
                 columns[column].append(value)
         table = pyarrow.table(columns, self._schema)
         self._writer.write_table(table)
@@ -216,7 +206,7 @@ class _JsonLines:
 
     def write(self, rows: Iterable[tuple[str, Answer]]) -> None:
         for name, answer in rows:
-            row = _row(name, answer, self._features)
+            row = row_of(name, answer, self._features)
             row["scores"] = [_shortest(score) for score in row["scores"]]
             if row.get("features") is not None:
                 row["features"] = [_shortest(value) for value in row["features"]]
@@ -254,7 +244,23 @@ class _Csv:
         pass
 
 
-def _row(name, answer, features):
+def columns_of(features: bool) -> dict[str, Any]:
+    """Names and Arrow types of the columns of an answer."""
+    import pyarrow
+
+    text, numbers = pyarrow.string(), pyarrow.list_(pyarrow.float32())
+    columns = {
+        "valid": pyarrow.bool_(),
+        "reason": text,
+        "classes": pyarrow.list_(text),
+        "labels": pyarrow.list_(text),
+        "scores": numbers,
+    }
+    return columns | {"features": numbers} if features else columns
+
+
+def row_of(name: str, answer: Answer, features: bool) -> dict[str, Any]:
+    """An answer by the names of columns."""
     columns = zip(*answer.guesses, strict=True) if answer.guesses else ((), (), ())
     classes, labels, scores = map(list, columns)
     row = {
