@@ -27,13 +27,15 @@ SERVE = [
     "tensorflow-serving-api>=2.20,<3",
     "uvicorn>=0.34,<1",
 ]
-# What an exported model is written for, and verified in; nncf makes OpenVINO's int8.
+# What an exported model is written for, and verified in; nncf makes OpenVINO's int8,
+# which is measured on scikit-learn's photographs.
 RUNTIMES = [
     "ai-edge-litert>=2,<3",
     "nncf>=3,<4",
     "onnx>=1.19,<2",
     "onnxruntime>=1.22,<2",
     "openvino>=2026,<2027",
+    "scikit-learn>=1.5,<2",
     "tf2onnx>=1.17,<2",
 ]
 # Labelling files by the million: what reads and writes them, and many machines.

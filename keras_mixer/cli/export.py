@@ -3,6 +3,7 @@
     keras-mixer export model.keras models/mixer --labels=labels.txt
     keras-mixer export MlpMixerNano4 nano.onnx --weights=cifar10
     keras-mixer export runs/digits digits.tflite
+    keras-mixer export runs/digits digits.xml --precision=int8 --calibrate=digits
     keras-mixer predict cat.jpg --model=nano.onnx
 
 The name says the format: .onnx is a file for ONNX Runtime, .xml for OpenVINO (with a
@@ -42,7 +43,13 @@ PRECISION = flags.DEFINE_string(
     "precision",
     "float32",
     "float32; for a SavedModel also bfloat16, to store and compute the matrix products "
-    "so.",
+    "so; for a file also int8: a quarter of the size, and mostly the fastest.",
+)
+CALIBRATE = flags.DEFINE_string(
+    "calibrate",
+    None,
+    "int8: data set like the images to come, folder:PATH or the name of a TensorFlow "
+    "Dataset, to measure on. By default two photographs that come with scikit-learn.",
 )
 VERIFY = flags.DEFINE_bool(
     "verify",
@@ -95,7 +102,9 @@ def main(argv):
     is_file = FORMAT.value in runtimes.RUNTIMES or (
         FORMAT.value is None and pathlib.Path(out).suffix in runtimes.SUFFIXES
     )
-    _check_flags(("overwrite",) if not is_file else _OF_SAVED_MODELS, is_file)
+    _check_flags(
+        ("overwrite", "calibrate") if not is_file else _OF_SAVED_MODELS, is_file
+    )
     model = open_model(name, weights)
     common = {
         "labels": LABELS.value or default_labels(name, weights, model.output_shape[-1]),
@@ -114,6 +123,7 @@ def _export_file(model, out, **common):
         model,
         out,
         format=FORMAT.value,
+        calibrate=CALIBRATE.value,
         verify=VERIFY.value,
         overwrite=OVERWRITE.value,
         **common,

@@ -146,6 +146,13 @@ def _check_objects(value, path):
     if "class_name" not in value or value["class_name"] == "__keras_tensor__":
         return
     name, module = str(value["class_name"]), value.get("module")
+    if name == "QuantizedDTypePolicy":
+        raise _Refused(
+            "A model is opened as it was before model.quantize(), which Keras cannot "
+            "load again. Received: one quantized to "
+            f"{str(value.get('config'))[:80]}. Open the model from before it: "
+            "keras-mixer export --precision=int8 makes a file of it for another runtime"
+        )
     registered = value.get("registered_name") or name
     if registered == f"keras_mixer>{name}":
         is_known = keras.saving.get_registered_object(registered) is not None

@@ -53,8 +53,8 @@ def served_model(model, precision, served_layer):
         raise ValueError(
             "model must have the weights of its configuration, as floats. Received: "
             f"{len(shapes)} weights where {len(expected)} are expected, as after "
-            'model.quantize(). Export the model as it was before; precision="bfloat16" '
-            "halves its size."
+            "model.quantize(). Export the model as it was before: export_model has an "
+            "int8 of its own."
         )
     copy.set_weights(model.get_weights())
     return copy

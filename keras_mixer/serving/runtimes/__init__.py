@@ -3,9 +3,11 @@
 Such a file has what `export_model` and `keras-mixer predict` ask of a runtime:
 
 - `NAME`, `SUFFIX` of its files, the distributions that it is made of (`PACKAGES`), the
-  modules that `write` imports (`WRITERS`) and the one that `load` does (`RUNTIME`);
-- `write(model, path)`: writes a Functional Keras model in portable layers, from
-  `images` to `probabilities`;
+  modules that `write` imports for each precision (`WRITERS`) and the one that `load`
+  does (`RUNTIME`);
+- `write(model, path, precision, images)`: writes a Functional Keras model in portable
+  layers, from `images` to `probabilities`; for int8 it may measure on crops, float32
+  `(count, height, width, 3)`;
 - `load(path, threads=None)`: returns a function from `images`, float32
   `(batch, height, width, 3)`, to `probabilities`, float32 `(batch, classes)`;
 - `how_to_load(path)`: the line of Python that a user loads it by.

@@ -5,21 +5,28 @@ import os
 NAME = "LiteRT"
 SUFFIX = ".tflite"
 PACKAGES = ("tensorflow", "ai-edge-litert")
-WRITERS = ()
+WRITERS = {"float32": (), "int8": ()}
 RUNTIME = "ai_edge_litert"
 
 
-def write(model, path):
+def write(model, path, precision, images):
     """Write a `.tflite` file; who runs it may resize the batch.
+
+    In int8 the weights are, with a scale for each output, and activations are rounded
+    when they are computed, with a scale for each row: nothing has to be measured.
 
     Args:
         model: A Functional Keras model in portable layers, `images` to `probabilities`.
         path: The file to make.
+        precision: `"float32"` or `"int8"`.
+        images: Not used.
     """
     import tensorflow as tf
 
-    builtins = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-    model.export(str(path), format="litert", verbose=False, target_spec=builtins)
+    options = {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
+    if precision == "int8":
+        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+    model.export(str(path), format="litert", verbose=False, **options)
 
 
 def load(path, threads=None):
