@@ -4,6 +4,7 @@
 
 answers on http://127.0.0.1:8501 and over gRPC on 127.0.0.1:8500 as TensorFlow Serving
 does: Predict, metadata and status, batching, new versions as they appear in the folder.
+A browser finds a page there that labels pictures.
 It is for development: it has no TLS, no authentication, and one process of Python.
 Production runs TensorFlow Serving itself, on the same folder; see export/README.md.
 """

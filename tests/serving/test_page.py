@@ -9,6 +9,7 @@ import subprocess
 
 import numpy as np
 import pytest
+import requests
 import skimage.data
 from browser import LOW_CONTRASTS, READ_CROP, chrome, needs_chromium, opened
 from conformance_servers import newest_version
@@ -105,6 +106,22 @@ def test_chosen_pictures_are_labelled_as_predict_labels_them(page, folder, predi
         assert_labelled(item, predicted[item["name"]])
         assert re.search(r"\d+ ms · \d+ kB · version 1", item["text"])
     assert page.text("#status") == "4 files: 4 labelled, 0 not."
+
+
+def test_it_may_run_what_it_holds_and_ask_its_server_alone(nano):
+    headers = requests.get(nano.url).headers
+    policy = dict(
+        rule.strip().split(" ", 1)
+        for rule in headers["Content-Security-Policy"].split(";")
+    )
+    assert policy.pop("script-src").startswith("'sha256-")
+    assert policy.pop("style-src").startswith("'sha256-")
+    assert policy.pop("connect-src") == "'self'"
+    assert policy.pop("img-src") == "data:"
+    assert set(policy.values()) == {"'none'"} and "default-src" in policy
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
 
 
 def test_dropped_and_pasted_pictures_are_labelled(page, folder, predicted):
@@ -249,7 +266,9 @@ LABELS = ["<script>document.title = 'run'</script>", "Löwe_or_" * 20]
 def test_two_classes_then_a_thousand_then_no_server(chrome, folder, tmp_path):
     """A small server lets a user down in every way, and the page says so each time."""
     models = tmp_path / "a model"
-    keras_mixer.export_saved_model(random_model(classes=2), models, labels=LABELS)
+    keras_mixer.export_saved_model(
+        random_model(classes=2), models, labels=LABELS, batch_sizes=[1]
+    )
     flags = [models, "--model_name=a model", "--max_body_bytes=100000"]
     large = tmp_path / "large.png"
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), "uint8")
@@ -281,12 +300,13 @@ def test_two_classes_then_a_thousand_then_no_server(chrome, folder, tmp_path):
             assert [m for m in page.console() if " 413 " not in m] == []
         with opened(chrome, server) as page:
             page.choose(picture)
-            keras_mixer.export_saved_model(random_model(classes=1000, size=48), models)
+            larger = random_model(classes=1000, size=48)
+            keras_mixer.export_saved_model(larger, models, batch_sizes=[1])
             wait_for(lambda: newest_version(server) == 2)
             item = page.choose(picture)[0]
             assert "version 2" in item["text"] and len(item["guesses"]) == 5
             assert page.run(READ_CROP)[0] == 48
-            assert f"1000 classes · sees 48 {TIMES} 48" in page.text("#about")
+            assert f"1,000 classes · sees 48 {TIMES} 48" in page.text("#about")
             server.process.terminate()
             server.process.wait(60)
             host = server.url.removeprefix("http://")
