@@ -142,6 +142,15 @@ def test_files_that_cannot_be_read_are_records_with_a_reason(tmp_path):
     }
 
 
+def test_a_file_that_vanishes_after_it_was_listed_has_a_reason(tmp_path):
+    write_files(tmp_path, {"a.jpg": b"a", "b.jpg": b"b"})
+    first, second = Collection([tmp_path])
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(ValueError, match="Received: no such file"):
+        first.read()
+    assert second.read() == b"b"
+
+
 def test_a_loop_of_links_ends_and_is_named(tmp_path):
     write_files(tmp_path, {"photos/a.jpg": b"a", "photos/sub/b.jpg": b"b"})
     (tmp_path / "photos" / "sub" / "loop").symlink_to(tmp_path / "photos")

@@ -76,11 +76,10 @@ def _files_of(name, weights):
         versions = [p for p in path.iterdir() if p.name.isdigit() and p.is_dir()]
         folder = max(versions, key=lambda p: int(p.name), default=path)
         return sorted(p for p in folder.rglob("*") if p.is_file())
-    # OpenVINO's .bin, a training run's labels.
+    # OpenVINO's .bin, the labels of an exported file or of a training run.
+    names = f"{path.stem}.", "labels.txt"
     return sorted(
-        p
-        for p in path.parent.iterdir()
-        if p.is_file() and (p.stem == path.stem or p.name == "labels.txt")
+        p for p in path.parent.iterdir() if p.name.startswith(names) and p.is_file()
     )
 
 

@@ -46,7 +46,7 @@ def predict_files(
         labels: Names of the classes: a list, the path of a text file with one a line,
             or a tag. None finds them as `keras-mixer predict` does.
         top_k: How many classes to name of each image.
-        features: Whether to give the pooled embedding, too.
+        features: Whether to give the pooled embedding, too; of a Keras model.
         precision: `"float32"`, or `"bfloat16"` to compute the matrix products so.
         batch_size: How many images the model takes at once.
         workers: Threads that read and decode; None takes one for each processor.
