@@ -23,7 +23,9 @@ needs_chromium = pytest.mark.skipif(
 
 FLAGS = (
     "headless=new no-sandbox disable-gpu disable-quic no-first-run disable-sync "
-    "disable-background-networking disable-component-update hide-scrollbars"
+    "disable-background-networking disable-component-update hide-scrollbars "
+    # Containers give little of that memory.
+    "disable-dev-shm-usage"
 )
 
 READ_ITEMS = """
