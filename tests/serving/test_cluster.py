@@ -175,7 +175,7 @@ def test_replicas_that_cannot_work_end_the_run_in_a_sentence(
     with pytest.raises(ValueError, match=r"gone\.keras"):
         list(cluster.label_slices([], layout, model=tmp_path / "gone.keras"))
 
-    monkeypatch.setattr(cluster, "_RETRIES", 0)
+    monkeypatch.setattr("keras_mixer.serving.cluster.label._RETRIES", 0)
     nano = {"model": "MlpMixerNano4", "weights": "cifar10", "replicas": 1}
     slices = [(0, [Record("a.jpg", Poison())])]
     with pytest.raises(OSError, match="one slice over which 1 died"):
