@@ -224,10 +224,10 @@ STRING, FLOAT, NONE = 7, 1, 99
     [
         (("", "image_bytes", STRING, [2**28]), "size 268435456 is larger"),
         (("", "image_bytes", STRING, [2**44]), "size 17592186044416 is larger"),
-        (("images", "images", FLOAT, [8]), "must be float32"),
-        (("images", "images", FLOAT, [8, 2**20, 24, 3]), "must be float32"),
+        (("images", "images", FLOAT, [8]), "Input must be"),
+        (("images", "images", FLOAT, [8, 2**20, 24, 3]), "Input must be"),
         (("images", "images", FLOAT, [2**44, 24, 24, 3]), "is larger than maximum"),
-        (("images", "images", FLOAT, [-1, 24, 24, 3]), "must be float32"),
+        (("images", "images", FLOAT, [-1, 24, 24, 3]), "Input must be"),
         (("images", "images", FLOAT, [-5, 24, 24, 3]), "is not a tensor"),
         (("images", "images", NONE, [1, 24, 24, 3]), "is not a tensor"),
     ],

@@ -1,6 +1,7 @@
 """The local server's JSON: requests to arrays, and back."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,16 @@ from keras_mixer.serving.server import json_format
 from keras_mixer.serving.server.errors import Code, ServingError
 
 STRING, FLOAT = tf.string, tf.float32
+
+
+def read(document, dtype=FLOAT):
+    """Read a document, or bytes, for a model of one signature from tensor `x`."""
+    signature = types.SimpleNamespace(input_name="x", spec=tf.TensorSpec([None], dtype))
+    model = types.SimpleNamespace(signature=lambda name: signature)
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    found, array, by_row = json_format.read_request(body, model)
+    assert found is signature
+    return array, by_row
 
 
 @pytest.mark.parametrize(
@@ -26,8 +37,8 @@ STRING, FLOAT = tf.string, tf.float32
         ({"inputs": ["a"]}, STRING, [b"a"]),
     ],
 )
-def test_read_input(document, dtype, expected):
-    array, by_row = json_format.read_input(document, "x", dtype)
+def test_read_request(document, dtype, expected):
+    array, by_row = read(document, dtype)
     assert array.tolist() == expected
     assert array.dtype == dtype.as_numpy_dtype
     assert by_row == ("instances" in document)
@@ -44,7 +55,7 @@ def test_read_input(document, dtype, expected):
         ({"instances": [None]}, FLOAT, "not of expected type: float32"),
         ({"instances": [True]}, FLOAT, "not of expected type: float32"),
         ({"instances": [10**400]}, FLOAT, "not of expected type: float32"),
-        ({"instances": [[1], [1, 2]]}, FLOAT, "inhomogeneous"),
+        ({"instances": [[1], [1, 2]]}, FLOAT, "lists of the same length"),
         ({"instances": [["a"], "b"]}, STRING, "not of expected type: string"),
         ({"instances": [["a"], ["b", "c"]]}, STRING, "not of expected type: string"),
         ({"instances": [["a", ["b"]]]}, STRING, "not of expected type: string"),
@@ -55,27 +66,25 @@ def test_read_input(document, dtype, expected):
         ({"instances": [{"b64": "A"}]}, STRING, "base64 decode"),
         ({"instances": [{"b64": "ü"}]}, STRING, "base64 decode"),
         ({"instances": [{"b64": "A=A="}]}, STRING, "base64 decode"),
-        ({"instances": ["\ud800"]}, STRING, "surrogates not allowed"),
-        ({"instances": [1, {"y": 1}]}, FLOAT, "must be .'x'.. Received: .'y'"),
-        ({"instances": [{"x": 1, "y": 2}]}, FLOAT, "must be .'x'.. Received: "),
-        ({"inputs": {"y": 1}}, FLOAT, "must be .'x'.. Received: "),
+        ({"instances": ["\ud800"]}, STRING, "not of expected type: string"),
+        ({"instances": [1, {"y": 1}]}, FLOAT, "keys must be equal to: x"),
+        ({"instances": [{"x": 1, "y": 2}]}, FLOAT, "keys must be equal to: x"),
+        ({"inputs": {"y": 1}}, FLOAT, "keys must be equal to: x"),
     ],
 )
-def test_read_input_refused(document, dtype, message):
+def test_read_request_refused(document, dtype, message):
     with pytest.raises(ServingError, match=message) as raised:
-        json_format.read_input(document, "x", dtype)
+        read(document, dtype)
     assert raised.value.code == Code.INVALID_ARGUMENT
-    assert len(raised.value.message) < 300
+    assert len(str(raised.value)) < 300
 
 
 @pytest.mark.parametrize("dtype", [STRING, FLOAT])
 @pytest.mark.parametrize("depth", [70, 900, 5000])
-def test_read_input_refuses_what_is_nested_too_deeply(dtype, depth):
-    value = []
-    for _ in range(depth):
-        value = [value]
+def test_read_request_refuses_what_is_nested_too_deeply(dtype, depth):
+    body = b'{"instances": ' + b"[" * depth + b"]" * depth + b"}"
     with pytest.raises(ServingError):
-        array, _ = json_format.read_input({"instances": value}, "x", dtype)
+        array, _ = read(body, dtype)
         # NumPy takes so many dimensions, and no signature has them.
         assert array.ndim <= 64
         raise ServingError(Code.INVALID_ARGUMENT, "")
@@ -90,13 +99,12 @@ def test_read_input_refuses_what_is_nested_too_deeply(dtype, depth):
         (b"\xff", "Parse error"),
         (b"[" * 200_000, "Parse error"),
         (b'{"a": ' + b"9" * 5000 + b"}", "Parse error"),
-        (b'{"signature_name": 3}', "must be a string"),
     ],
-    ids=["empty", "cut off", "list", "not UTF-8", "deep", "digits", "signature"],
+    ids=["empty", "cut off", "list", "not UTF-8", "deep", "digits"],
 )
-def test_parse_object_refused(body, message):
+def test_read_request_refuses_what_is_no_object(body, message):
     with pytest.raises(ServingError, match=message):
-        json_format.parse_object(body)
+        read(body)
 
 
 def test_write_outputs_by_row_and_by_column():

@@ -2,14 +2,14 @@
 
 import resource
 
-from uvicorn.protocols.http import h11_impl
+from uvicorn.protocols.http.h11_impl import H11Protocol, h11
 
 # Of the connections that may be open a quarter may wait, and a quarter be accepted at
 # once. The others are requests under way and gRPC's.
 MAX_WAITING = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
 
 
-class ImpatientProtocol(h11_impl.H11Protocol):
+class ImpatientProtocol(H11Protocol):
     """uvicorn's, with its `timeout_keep_alive` for clients that have begun, too.
 
     It ends the wait for the rest of a request, and for a client that does not take its
@@ -28,16 +28,12 @@ class ImpatientProtocol(h11_impl.H11Protocol):
         super().data_received(data)
         self._look()
 
-    def on_response_complete(self):
-        super().on_response_complete()
-        self._look()
-
     def pause_writing(self):
         super().pause_writing()
         self._look()
 
-    def resume_writing(self):
-        super().resume_writing()
+    def on_response_complete(self):
+        super().on_response_complete()
         self._look()
 
     def connection_lost(self, exc):
@@ -49,8 +45,8 @@ class ImpatientProtocol(h11_impl.H11Protocol):
         if is_asked and not self.cycle.more_body and not self.flow.write_paused:
             self._stop_waiting()
         elif self not in self._waiting:
-            seconds = self.timeout_keep_alive
-            self._waiting[self] = self.loop.call_later(seconds, self._time_is_up)
+            later = self.loop.call_later(self.timeout_keep_alive, self._give_up)
+            self._waiting[self] = later
             if len(self._waiting) > MAX_WAITING:
                 next(iter(self._waiting))._give_up()
 
@@ -58,12 +54,8 @@ class ImpatientProtocol(h11_impl.H11Protocol):
         if timer := self._waiting.pop(self, None):
             timer.cancel()
 
-    def _time_is_up(self):
-        h11 = h11_impl.h11
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.send_400_response("The request did not come in time.")
-        self._give_up()
-
     def _give_up(self):
         self._stop_waiting()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.send_400_response("The request did not come in time.")
         self.transport.abort()

@@ -4,14 +4,8 @@ from grpc import StatusCode as Code
 
 
 class ServingError(Exception):
-    """Why a request is refused: a gRPC status, and a sentence for the client."""
+    """Why a request is refused: a sentence for the client, and gRPC's status."""
 
-    def __init__(self, code, message):
+    def __init__(self, message, code=Code.INVALID_ARGUMENT):
         super().__init__(message)
         self.code = code
-        self.message = message
-
-
-def invalid_argument(message):
-    """Return the error of a request that is wrong by itself."""
-    return ServingError(Code.INVALID_ARGUMENT, message)

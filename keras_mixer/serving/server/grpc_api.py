@@ -5,11 +5,11 @@ import asyncio
 import grpc
 import tensorflow as tf
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from tensorflow_serving.apis import model_service_pb2_grpc as model_service
+from tensorflow_serving.apis import model_service_pb2_grpc as models_pb2
 from tensorflow_serving.apis import predict_pb2
-from tensorflow_serving.apis import prediction_service_pb2_grpc as prediction_service
+from tensorflow_serving.apis import prediction_service_pb2_grpc as predictions_pb2
 
-from keras_mixer.serving.server.errors import ServingError, invalid_argument
+from keras_mixer.serving.server.errors import ServingError
 
 _OPTIONS = [
     ("grpc.max_send_message_length", -1),
@@ -26,8 +26,8 @@ async def make_server(versions, max_bytes, timeout_seconds):
     limit = ("grpc.max_receive_message_length", max_bytes)
     server = grpc.aio.server(options=[*_OPTIONS, limit])
     api = _Api(versions, timeout_seconds)
-    prediction_service.add_PredictionServiceServicer_to_server(api, server)
-    model_service.add_ModelServiceServicer_to_server(api, server)
+    predictions_pb2.add_PredictionServiceServicer_to_server(api, server)
+    models_pb2.add_ModelServiceServicer_to_server(api, server)
     servicer = health.aio.HealthServicer()
     await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -35,20 +35,16 @@ async def make_server(versions, max_bytes, timeout_seconds):
 
 
 def _aborting(method):
-    """Answer with the status of the `ServingError` that a method raises."""
-
     async def call(self, request, context):
         try:
             return await method(self, request)
         except ServingError as error:
-            await context.abort(error.code, error.message)
+            await context.abort(error.code, str(error))
 
     return call
 
 
-class _Api(
-    prediction_service.PredictionServiceServicer, model_service.ModelServiceServicer
-):
+class _Api(predictions_pb2.PredictionServiceServicer, models_pb2.ModelServiceServicer):
     def __init__(self, versions, timeout_seconds):
         self._versions = versions
         self._timeout_seconds = timeout_seconds
@@ -63,9 +59,8 @@ class _Api(
         response.model_spec.version.value = model.number
         for name in request.output_filter or outputs:
             if name not in outputs:
-                raise invalid_argument(
-                    f"output tensor alias not found in signature: {name} Outputs "
-                    f"expected to be in the set {{{','.join(outputs)}}}."
+                raise ServingError(
+                    f"output tensor alias not found in signature: {name}"
                 )
             response.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name]))
         return response
@@ -73,7 +68,7 @@ class _Api(
     @_aborting
     async def GetModelMetadata(self, request):
         if list(request.metadata_field) != ["signature_def"]:
-            raise invalid_argument("The metadata_field is signature_def, and no other.")
+            raise ServingError("The metadata_field is signature_def, and no other.")
         return self._versions.metadata(request.model_spec)
 
     @_aborting
@@ -85,12 +80,10 @@ def _rows(request, signature):
     """Return the array of a `PredictRequest`, once it declares to be what it should."""
     name = signature.input_name
     if list(request.inputs) != [name]:
-        raise invalid_argument(
-            f"inputs must be [{name!r}]. Received: {[*request.inputs]}"
-        )
+        raise ServingError(f"inputs must be [{name!r}]. Received: {[*request.inputs]}")
     proto = request.inputs[name]
     try:
         signature.check(tf.TensorSpec(tf.TensorShape(proto.tensor_shape), proto.dtype))
         return tf.make_ndarray(proto)
     except (TypeError, ValueError) as error:
-        raise invalid_argument(f"{name} is not a tensor: {error}") from error
+        raise ServingError(f"{name} is not a tensor: {error}") from error

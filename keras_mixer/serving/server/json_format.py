@@ -7,55 +7,31 @@ from reprlib import repr as brief
 import numpy as np
 import tensorflow as tf
 
-from keras_mixer.serving.server.errors import invalid_argument
+from keras_mixer.serving.server.errors import ServingError
 
 
-def parse_object(body):
-    """Return the dict that the bytes of a request are."""
+def read_request(body, model):
+    """Return `(signature, rows, by_row)` of the bytes of a request to a `SavedModel`.
+
+    By row there is a list of items, in `instances`, and else the tensor, in `inputs`.
+    """
     try:
         document = json.loads(body)
     # For what is nested too deeply, no UTF-8, or a number of thousands of digits, too.
     except (ValueError, RecursionError) as error:
-        raise invalid_argument(f"JSON Parse error: {error}") from error
+        raise ServingError(f"JSON Parse error: {error}") from error
     if not isinstance(document, dict):
-        raise invalid_argument(f"JSON Value: {brief(document)} Is not object")
-    if not isinstance(document.get("signature_name", ""), str):
-        raise invalid_argument("'signature_name' key must be a string value.")
-    return document
-
-
-def read_input(document, name, dtype):
-    """Read the tensor of a request.
-
-    Args:
-        document: Dict with `instances`, a list with an element for each item of the
-            batch, or `inputs`, the tensor itself.
-        name: Name of the tensor, which may be given.
-        dtype: Its `tf.DType`: strings, or floats.
-
-    Returns:
-        `(array, by_row)`: the tensor, and whether the request was in row format.
-    """
+        raise ServingError(f"JSON Value: {brief(document)} Is not object")
+    signature = model.signature(document.get("signature_name"))
     by_row = "instances" in document
     if by_row == ("inputs" in document):
-        raise invalid_argument("A request has one of the keys 'instances' and 'inputs'")
+        raise ServingError("A request has one of the keys 'instances' and 'inputs'")
     value = document["instances" if by_row else "inputs"]
     if by_row and (not isinstance(value, list) or not value):
-        raise invalid_argument("JSON Value: 'instances' must be a list with values")
-    try:
-        value = [_unnamed(x, name) for x in value] if by_row else _unnamed(value, name)
-        array = np.array(_bytes(value), "O") if dtype == tf.string else np.array(value)
-    # For lists of unlike lengths, or nested too deeply, and for half a character.
-    except (ValueError, RecursionError) as error:
-        raise invalid_argument(f"JSON Value: {brief(value)}: {error}") from error
-    if dtype == tf.string:
-        fits = all(isinstance(x, bytes) for x in array.ravel())
-    else:
-        fits = array.dtype.kind in "iuf"
-    if not fits:
-        sentence = f"JSON Value: {brief(value)} is not of expected type: {dtype.name}"
-        raise invalid_argument(sentence)
-    return array.astype(dtype.as_numpy_dtype), by_row
+        raise ServingError("JSON Value: 'instances' must be a list with values")
+    name, dtype = signature.input_name, signature.spec.dtype
+    value = [_unnamed(x, name) for x in value] if by_row else _unnamed(value, name)
+    return signature, _array(value, dtype), by_row
 
 
 def write_outputs(outputs, by_row):
@@ -77,9 +53,28 @@ def _unnamed(value, name):
     if not isinstance(value, dict) or value.keys() == {"b64"}:
         return value
     if value.keys() != {name}:
-        keys = brief([*value])
-        raise invalid_argument(f"JSON object keys must be [{name!r}]. Received: {keys}")
+        raise ServingError(f"JSON object keys must be equal to: {name}")
     return value[name]
+
+
+def _array(value, dtype):
+    """Return an array of strings, or of floats, as a signature takes them."""
+    try:
+        if dtype == tf.string:
+            array = np.array(_bytes(value), object)
+            fits = all(isinstance(x, bytes) for x in array.ravel())
+        else:
+            array = np.array(value)
+            fits = array.dtype.kind in "iuf"
+    # For lists of unlike lengths, or nested too deeply, and for half a character.
+    except (ValueError, RecursionError):
+        fits = False
+    if not fits:
+        what = f"{dtype.name}, in lists of the same length"
+        raise ServingError(
+            f"JSON Value: {brief(value)} is not of expected type: {what}"
+        )
+    return array.astype(dtype.as_numpy_dtype)
 
 
 def _bytes(value):
@@ -89,12 +84,13 @@ def _bytes(value):
     if isinstance(value, str):
         return value.encode()
     if not isinstance(value, dict) or not isinstance(value.get("b64"), str):
-        sentence = f"JSON Value: {brief(value)} is not of expected type: string"
-        raise invalid_argument(sentence)
+        raise ServingError(
+            f"JSON Value: {brief(value)} is not of expected type: string"
+        )
     # The server does not ask for the padding.
     text = value["b64"] + "=" * (-len(value["b64"]) % 4)
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
         sentence = "Unable to base64 decode. The URL-safe alphabet is not the standard."
-        raise invalid_argument(sentence) from error
+        raise ServingError(sentence) from error

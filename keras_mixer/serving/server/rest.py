@@ -6,20 +6,22 @@ import urllib.parse
 
 from google.protobuf.json_format import MessageToDict
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tensorflow_serving.apis import model_pb2
 
-from keras_mixer.serving.server import json_format, page
-from keras_mixer.serving.server.errors import Code, ServingError, invalid_argument
+from keras_mixer.serving.server import page
+from keras_mixer.serving.server.errors import Code, ServingError
+from keras_mixer.serving.server.json_format import read_request, write_outputs
 
 # tensorflow_serving/model_servers/http_server.cc, ToHTTPStatusCode.
 _STATUS = {
     Code.INVALID_ARGUMENT: 400,
     Code.FAILED_PRECONDITION: 400,
     Code.NOT_FOUND: 404,
+    # Theirs is 429, which says to try again; here it is a body that is too large.
+    Code.RESOURCE_EXHAUSTED: 413,
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }
@@ -43,16 +45,8 @@ class RestApi:
                 *page.routes(self._facts),
                 Route("/v1/{path:path}", self._v1, methods=["GET", "POST"]),
             ],
-            exception_handlers={
-                ServingError: lambda _, error: _refusal(
-                    error.message, _STATUS.get(error.code, 500)
-                ),
-                HTTPException: lambda _, error: _refusal(
-                    error.detail, error.status_code
-                ),
-                # Nobody reads it.
-                ClientDisconnect: lambda _, error: Response(status_code=499),
-            },
+            # Of a client that has gone too, so that nobody is alarmed.
+            exception_handlers={ServingError: _refuse, ClientDisconnect: _refuse},
         )
 
     def _facts(self):
@@ -67,11 +61,16 @@ class RestApi:
         body = await self._body(request)
         path = request.scope["raw_path"].decode("latin-1")
         match = _PATH.fullmatch(path)
-        if not match or (match["asked"] == ":predict") != (request.method == "POST"):
-            sentence = f"Malformed request: {request.method} {path}"
-            raise invalid_argument(f"{sentence} (only TensorFlow Serving has others)")
-        spec = _spec(match)
-        if match["asked"] == ":predict":
+        is_predict = match and match["asked"] == ":predict"
+        number = int(match["version"] or 0) if match else 0
+        if not match or is_predict != (request.method == "POST") or number >= 2**63:
+            hint = "This server has GET of status and /metadata, and POST to :predict."
+            raise ServingError(f"Malformed request: {request.method} {path}. {hint}")
+        name, label = (urllib.parse.unquote(match[x] or "") for x in ("name", "label"))
+        spec = model_pb2.ModelSpec(name=name, version_label=label)
+        if match["version"]:
+            spec.version.value = number
+        if is_predict:
             return await self._predict(self._versions.find(spec), body)
         if not match["asked"]:
             return JSONResponse(_to_dict(self._versions.status(spec)))
@@ -90,34 +89,17 @@ class RestApi:
             else:
                 body.clear()
         if size > self._max_bytes:
-            sentence = f"The body must be at most {self._max_bytes} bytes. Received: "
-            raise HTTPException(413, f"{sentence}{size} bytes. Send fewer images.")
+            limit = f"The body must be at most {self._max_bytes} bytes"
+            sentence = f"{limit}. Received: {size} bytes. Send fewer images."
+            raise ServingError(sentence, Code.RESOURCE_EXHAUSTED)
         return body
 
     async def _predict(self, model, body):
-        def read():
-            document = json_format.parse_object(body)
-            signature = model.signature(document.get("signature_name"))
-            name, dtype = signature.input_name, signature.spec.dtype
-            return signature, *json_format.read_input(document, name, dtype)
-
-        # In a thread: parsing megabytes of JSON would hold up the other requests.
-        signature, rows, by_row = await asyncio.to_thread(read)
+        # In threads: megabytes of JSON would hold up the other requests.
+        signature, rows, by_row = await asyncio.to_thread(read_request, body, model)
         outputs = await signature.predict(rows, self._timeout_seconds)
-        answer = await asyncio.to_thread(json_format.write_outputs, outputs, by_row)
+        answer = await asyncio.to_thread(write_outputs, outputs, by_row)
         return Response(answer, media_type="application/json")
-
-
-def _spec(match):
-    """Return the `ModelSpec` of a path."""
-    spec = model_pb2.ModelSpec(name=urllib.parse.unquote(match["name"]))
-    spec.version_label = urllib.parse.unquote(match["label"] or "")
-    if match["version"]:
-        try:
-            spec.version.value = int(match["version"])
-        except ValueError as error:
-            raise invalid_argument("A version is a number of 63 bits.") from error
-    return spec
 
 
 def _to_dict(message):
@@ -128,5 +110,6 @@ def _to_dict(message):
     )
 
 
-def _refusal(sentence, status):
-    return JSONResponse({"error": sentence}, status)
+def _refuse(request, error):
+    status = _STATUS.get(getattr(error, "code", None), 500)
+    return JSONResponse({"error": str(error)}, status)

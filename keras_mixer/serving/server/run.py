@@ -13,48 +13,42 @@ from keras_mixer.serving.server import connections, grpc_api, models, rest
 
 # How long the requests under way may take to finish after SIGTERM.
 _GRACE_SECONDS = 30
-_M_ARENA_MAX = -8  # malloc.h
 
 
-async def serve(
-    base_path, name, host, port, grpc_port, poll_seconds, max_bytes, timeout_seconds
-):
-    """Serve a model until SIGINT or SIGTERM, by the flags of `keras-mixer serve`.
+async def serve(base_path, flags):
+    """Serve the versions in a folder until SIGINT or SIGTERM, by the flags of the verb.
 
-    Prints a line with both addresses when it answers.
-
-    Raises:
-        ValueError: If a port is taken.
+    Prints a line with both addresses when it answers. Raises `ValueError` if a port is
+    taken.
     """
-    versions = models.Versions(name, base_path)
-    grpc_server = await grpc_api.make_server(versions, max_bytes, timeout_seconds)
+    host, limits = flags.host, (flags.max_body_bytes, flags.timeout_seconds)
+    versions = models.Versions(flags.model_name, base_path)
+    grpc_server = await grpc_api.make_server(versions, *limits)
     try:
-        listener = socket.create_server((host, port))
-        grpc_port = grpc_server.add_insecure_port(f"{host}:{grpc_port}")
+        listener = socket.create_server((host, flags.port))
+        grpc_port = grpc_server.add_insecure_port(f"{host}:{flags.grpc_port}")
     except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"Cannot listen on {host}, ports {port} and {grpc_port}: {error}."
-        ) from error
-    _share_one_heap()
+        ports = f"ports {flags.port} and {flags.grpc_port}"
+        raise ValueError(f"Cannot listen on {host}, {ports}: {error}.") from error
+    # One heap for all threads, where the C library is glibc. By default each has its
+    # own, and keeps as much as the largest batch that it ever ran.
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
     # As tf_serving/compose.yaml sets it.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     await versions.look()
-    watching = asyncio.create_task(versions.watch(poll_seconds))
+    watching = asyncio.create_task(versions.watch())
     await grpc_server.start()
-    port = listener.getsockname()[1]
-    print(
-        f"A server for development. REST: http://{host}:{port}, "
-        f"gRPC: {host}:{grpc_port}",
-        flush=True,
-    )
+    rest_url = f"http://{host}:{listener.getsockname()[1]}"
+    line = f"A server for development. REST: {rest_url}, gRPC: {host}:{grpc_port}"
+    print(line, flush=True)
     config = uvicorn.Config(
-        rest.RestApi(versions, max_bytes, timeout_seconds).app,
+        rest.RestApi(versions, *limits).app,
         http=connections.ImpatientProtocol,
-        timeout_keep_alive=timeout_seconds,
+        timeout_keep_alive=flags.timeout_seconds,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
         backlog=connections.MAX_WAITING,
         log_level="warning",
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-        lifespan="off",
     )
     # uvicorn raises the signal that has ended it again; there is more to end, however.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -62,12 +56,3 @@ async def serve(
     await uvicorn.Server(config).serve([listener])
     watching.cancel()
     await grpc_server.stop(_GRACE_SECONDS)
-
-
-def _share_one_heap():
-    """Let all threads allocate from one heap, where the C library is glibc.
-
-    By default each has its own, and keeps as much as the largest batch that it ran.
-    """
-    with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
