@@ -3,13 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from keras_mixer.serving.answers import Answer, Predictor
 from keras_mixer.serving.extra import needs_serve_extra
-from keras_mixer.serving.predictors import (
-    Answer,
-    Predictor,
-    ServerPredictor,
-    open_predictor,
-)
+from keras_mixer.serving.predictors import ServerPredictor, open_predictor
 
 if TYPE_CHECKING:
     from keras_mixer.serving.bulk import predict_files

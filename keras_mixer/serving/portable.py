@@ -25,12 +25,10 @@ def served_layer(layer, config):
     """
     if normalises_channels(layer):
         return PortableLayerNormalization.from_config(config)
-    if isinstance(layer, (TokenMixing, ChannelMixing)):
-        portable = {
-            TokenMixing: PortableTokenMixing,
-            ChannelMixing: PortableChannelMixing,
-        }
-        return portable[type(layer)].from_config(config)
+    if type(layer) is TokenMixing:
+        return PortableTokenMixing.from_config(config)
+    if type(layer) is ChannelMixing:
+        return PortableChannelMixing.from_config(config)
     copy = type(layer).from_config(config)
     if getattr(layer, "activation", None) is keras.activations.gelu:
         copy.activation = gelu

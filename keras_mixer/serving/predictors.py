@@ -1,15 +1,13 @@
 """Whatever labels images, asked one way: a model, an exported one, or a server."""
 
-import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from keras_mixer.catalog import ImageTransform, check_choice, check_positive
+from keras_mixer.catalog import check_choice, check_positive
 from keras_mixer.serving import client, publishing, runtimes
+from keras_mixer.serving.answers import Answer, Predictor
 
 if TYPE_CHECKING:
     import keras
@@ -18,50 +16,6 @@ if TYPE_CHECKING:
 # asks servers without either.
 
 PRECISIONS = ("float32", "bfloat16")
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What is said of one image.
-
-    Attributes:
-        guesses: Tuples `(class, label, score)`, best first; the class is the WordNet
-            synset where there is one, else the label.
-        error: Why there is no guess, or None.
-        features: The pooled embedding, float32 `(channels,)`, if it was asked for and
-            there is one.
-    """
-
-    guesses: tuple[tuple[str, str, float], ...] = ()
-    error: str | None = None
-    features: np.ndarray | None = dataclasses.field(default=None, compare=False)
-
-
-class Predictor(Protocol):
-    """From the bytes of image files to answers, whatever computes them."""
-
-    def prepare(self, file: bytes) -> Any:
-        """Do the part of the work that concerns one file. Any thread may call it.
-
-        Args:
-            file: Content of an image file.
-
-        Returns:
-            What `predict` takes of it.
-
-        Raises:
-            ValueError: If it is seen here already that it is no usable image.
-        """
-
-    def predict(self, prepared: Sequence[Any]) -> list[Answer]:
-        """Answer one batch. One thread at a time may call it.
-
-        Args:
-            prepared: What `prepare` returned, one item an image.
-
-        Returns:
-            An `Answer` for each item.
-        """
 
 
 def open_predictor(
@@ -106,7 +60,9 @@ def open_predictor(
     is_file = pathlib.Path(name).suffix in runtimes.SUFFIXES
     version = _saved_model(name)
     if not is_file and version is None and "://" not in name:
-        return _open_keras(model, weights, labels, top_k, features, precision)
+        from keras_mixer.serving import crops
+
+        return crops.open_keras(model, weights, labels, top_k, features, precision)
     _check_none(
         name,
         weights=weights,
@@ -115,7 +71,9 @@ def open_predictor(
         precision=None if precision == "float32" else precision,
     )
     if is_file:
-        return _open_file(pathlib.Path(name), labels, top_k)
+        from keras_mixer.serving import crops
+
+        return crops.open_file(pathlib.Path(name), labels, top_k)
     if version is not None:
         return SavedModelPredictor(version, top_k)
     return ServerPredictor(name, top_k)
@@ -214,117 +172,3 @@ def _answer(row, top_k, reader):
     ranked = zip(row["top_k_labels"], row["top_k_scores"], strict=True)
     guesses = [(label, label, score) for label, score in ranked]
     return Answer(tuple(guesses[:top_k]))
-
-
-class CropPredictor:
-    """Crops images here, by Pillow, and names the classes of the scores.
-
-    Args:
-        scores_of: From crops, float32 `(batch, size, size, 3)`, pixels in [0, 255], to
-            scores `(batch, classes)`, and features `(batch, channels)` or None.
-        size: Side of the crops, in pixels.
-        transform: How the weights expect images.
-        names: A pair `(class, label)` for each class.
-        top_k: How many classes to name.
-    """
-
-    def __init__(
-        self,
-        scores_of: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]],
-        size: int,
-        transform: ImageTransform,
-        names: Sequence[tuple[str, str]],
-        top_k: int,
-    ) -> None:
-        self._scores_of = scores_of
-        self._size = size
-        self._transform = transform
-        self._names = names
-        self._top_k = top_k
-
-    def prepare(self, file: bytes) -> np.ndarray:
-        from keras_mixer.images import load_image
-
-        return load_image(file, self._size, weights=self._transform)
-
-    def predict(self, prepared: Sequence[np.ndarray]) -> list[Answer]:
-        from keras_mixer.images import best_classes
-
-        scores, features = self._scores_of(np.stack(prepared))
-        ranked = best_classes(scores, self._names, self._top_k)
-        rows = [None] * len(ranked) if features is None else features
-        return [
-            Answer(tuple(guesses), features=row)
-            for guesses, row in zip(ranked, rows, strict=True)
-        ]
-
-
-def _open_file(path, labels, top_k):
-    from keras_mixer.images import class_names
-
-    card = runtimes.read_card(path)
-    names = class_names(labels or runtimes.labels_path(path), card["classes"])
-    probabilities_of = runtimes.load(path)
-    return CropPredictor(
-        lambda images: (probabilities_of(images), None),
-        card["image_size"],
-        card["preprocessing"],
-        names,
-        top_k,
-    )
-
-
-def _open_keras(model, weights, labels, top_k, features, precision):
-    import keras
-
-    from keras_mixer.images import class_names
-    from keras_mixer.models import VARIANTS, default_labels, open_model
-    from keras_mixer.serving.classifier import check_shapes, transform_of_model
-
-    name = "" if isinstance(model, keras.Model) else os.fspath(model)
-    is_named = name in VARIANTS
-    if is_named:
-        weights = weights or "imagenet"
-    if name:
-        model = open_model(name, weights)
-    classes = check_shapes(model)
-    if labels is None:
-        labels = default_labels(name, weights, classes)
-    transform, normalise = transform_of_model(model, None if is_named else weights)
-    return CropPredictor(
-        _keras_scores(model, transform if normalise else None, features, precision),
-        model.input_shape[1],
-        transform,
-        class_names(labels, classes),
-        top_k,
-    )
-
-
-def _keras_scores(model, transform, features, precision):
-    """Return a function from crops to a Keras model's scores, and its features."""
-    import keras
-
-    from keras_mixer.images import preprocess_input
-    from keras_mixer.serving.classifier import check_features, gives_logits
-
-    if precision != "float32":
-        from keras_mixer.serving import fused, served
-
-        model = served.served_model(model, precision, fused.served_layer)
-    from_logits = gives_logits(model)
-    if features:
-        pooled = model.get_layer(check_features(model)).output
-        model = keras.Model(model.inputs, [model.output, pooled])
-
-    def scores_of(images):
-        if transform is not None:
-            images = preprocess_input(images, weights=transform)
-        outputs = model.predict_on_batch(images)
-        scores, pooled = outputs if features else (outputs, None)
-        scores = np.asarray(scores, "float32")
-        if from_logits:
-            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-            scores /= scores.sum(axis=1, keepdims=True)
-        return scores, None if pooled is None else np.asarray(pooled, "float32")
-
-    return scores_of

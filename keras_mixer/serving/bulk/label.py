@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from keras_mixer.catalog import check_positive
 from keras_mixer.data.collections import Collection, Record
-from keras_mixer.serving.predictors import Answer, Predictor, open_predictor
+from keras_mixer.serving.answers import Answer, Predictor
+from keras_mixer.serving.predictors import open_predictor
 
 if TYPE_CHECKING:
     import keras

@@ -16,7 +16,7 @@ import numpy as np
 
 from keras_mixer.catalog import check_choice
 from keras_mixer.data.collections import needs_bulk_extra
-from keras_mixer.serving.predictors import Answer
+from keras_mixer.serving.answers import Answer
 from keras_mixer.weights import written_whole
 
 FORMATS = ("parquet", "jsonl", "csv")
