@@ -94,7 +94,7 @@ class Inference:
 
     Args:
         folder: `pathlib.Path` of what `Preparation.write` wrote.
-        precision: `"float32"` or `"bfloat16"`.
+        precision: What its program takes after the folder, as `"float32"`.
     """
 
     def __init__(self, folder, precision):
@@ -107,6 +107,12 @@ class Inference:
     def probabilities(self, batch):
         self.prepare(batch)
         return np.asarray(self.run(self.images[:batch])).tolist()
+
+    def best_classes(self, batch):
+        """The best class of every image; their number is a multiple of `batch`."""
+        self.prepare(batch)
+        parts = np.split(self.images, len(self.images) // batch)
+        return [int(c) for part in parts for c in np.argmax(self.run(part), axis=-1)]
 
     def infer(self, batch, repeats, warm_up):
         self.prepare(batch)

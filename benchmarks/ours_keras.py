@@ -20,7 +20,7 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_mixer
-from keras_mixer import weights
+from keras_mixer import data, export_model, weights
 from keras_mixer.images import preprocess
 from keras_mixer.models import mixer
 from keras_mixer.serving import export
@@ -30,24 +30,30 @@ tf.config.threading.set_intra_op_parallelism_threads(contender.THREADS)
 tf.config.threading.set_inter_op_parallelism_threads(contender.THREADS)
 
 
+def _randomize(model):
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        if len(variable.shape) == 1:  # gammas unlike betas, biases not zero
+            center = float(variable.name == "gamma")
+            variable.assign(rng.normal(center, 0.1, variable.shape))
+    kernel = model.get_layer("head").kernel
+    kernel.assign(rng.normal(0, 0.05, kernel.shape))
+
+
 class Keras:
     def __init__(self, folder, precision):
         self.folder = folder
         self.precision = precision
 
-    def write(self, model, images):
+    def write(self, model, images, trained=None):
         """Write the weights, the exports and the images that all contenders read.
 
-        Every variable is random, so that logits tell one computation from another.
+        Without the tag of `trained` weights every variable is random, so that logits
+        tell one computation from another.
         """
-        built = getattr(keras_mixer, model)()
-        rng = np.random.default_rng(0)
-        for variable in built.weights:
-            if len(variable.shape) == 1:  # gammas unlike betas, biases not zero
-                center = float(variable.name == "gamma")
-                variable.assign(rng.normal(center, 0.1, variable.shape))
-        kernel = built.get_layer("head").kernel
-        kernel.assign(rng.normal(0, 0.05, kernel.shape))
+        built = getattr(keras_mixer, model)(weights=trained)
+        if trained is None:
+            _randomize(built)
         built.save_weights(self.folder / "mixer.weights.h5")
         for layout in ("timm", "passl"):
             arrays = weights.export_arrays(built, layout)
@@ -67,6 +73,30 @@ class Keras:
         side = variant["image_size"]
         crops = [preprocess.load_image(p, side) for p in sorted(files.glob("*.jpg"))]
         np.save(self.folder / "images.npy", np.stack(crops).astype("float32"))
+
+    def export_files(self, model):
+        """Write the weights for every other runtime, in float32 and in int8."""
+        built = getattr(keras_mixer, model)(weights=self.folder / "mixer.weights.h5")
+        (self.folder / "exports").mkdir()
+        for precision in ("float32", "int8"):
+            for suffix in ("onnx", "xml", "tflite"):
+                path = self.folder / "exports" / f"{precision}.{suffix}"
+                export_model(built, path, precision=precision, verify=False)
+
+    def write_labelled(self, dataset, model):
+        """Replace the images by a data set's test split; return its labels."""
+        source, split = data.open_split(dataset, "test")
+        built = getattr(keras_mixer, model)(weights=self.folder / "mixer.weights.h5")
+        batches = data.evaluation_batches(
+            split,
+            transform=built.get_layer("preprocessing"),
+            image_size=built.input_shape[1:3],
+            classes=len(source.class_names),
+            batch_size=100,
+        )
+        crops, labels, _ = map(np.concatenate, zip(*batches, strict=True))
+        np.save(self.folder / "images.npy", crops[: split.size])
+        return labels[: split.size].argmax(axis=1).tolist()
 
     def start_training(self, model, batch, **settings):
         """Prepare steps as `keras_mixer.train` takes them, from the written weights."""
@@ -96,12 +126,12 @@ class Keras:
 
     def agreement(self, count):
         """Compare the exports of trained weights on windows of photographs."""
-        from skimage import data
+        from skimage import data as samples
 
         model = keras_mixer.MlpMixerNano4(weights="cifar10")
         side = model.input_shape[1]
         names = ("astronaut", "coffee", "chelsea", "rocket")
-        photographs = [Image.fromarray(getattr(data, name)()) for name in names]
+        photographs = [Image.fromarray(getattr(samples, name)()) for name in names]
         rng = np.random.default_rng(0)
         crops = []
         for number in range(count):

@@ -116,6 +116,41 @@ def _inference(rows):
     return header, cells
 
 
+def _runtimes(rows):
+    found: dict[str, dict] = {}
+    for row in rows:
+        one = found.setdefault(row["contender"], {"speeds": {}})
+        if "batch" in row:
+            one["speeds"][row["batch"]] = row["images_per_second"]
+        one |= {
+            key: row[key] for key in ("bytes", "logit_difference", "top1") & row.keys()
+        }
+    batches = sorted(next(iter(found.values()))["speeds"])
+    best = {
+        batch: max(
+            one["speeds"][batch]["median"]
+            for name, one in found.items()
+            if name.startswith("ours: ")
+        )
+        for batch in batches
+    }
+    cells = []
+    for name, one in found.items():
+        cells.append([name])
+        for batch in batches:
+            ratio = best[batch] / one["speeds"][batch]["median"]
+            cells[-1] += [_speed(one["speeds"][batch]), f"{ratio:.2f}"]
+        cells[-1] += [
+            f"{one['bytes'] / 1e6:.0f}" if "bytes" in one else "",
+            f"{one['logit_difference']:.1e}",
+            f"{one['top1']:.2%}" if "top1" in one else "",
+        ]
+    header = ["contender"]
+    for batch in batches:
+        header += [f"images/s, batch {batch} (quartiles)", "our best / it"]
+    return [*header, "MB", "logit off", "CIFAR-10 top-1"], cells
+
+
 def _files(rows):
     alone, cells = {}, []
     for row in rows:
@@ -248,6 +283,7 @@ def _bulk(rows):
 
 TABLES = {
     "inference": _inference,
+    "runtimes": _runtimes,
     "files": _files,
     "profile": _profile,
     "training": _training,

@@ -27,6 +27,12 @@ PEERS_PYTHON = flags.DEFINE_string(
     "peers_python", sys.executable, "Python of the environment with the peers."
 )
 QUICK = flags.DEFINE_bool("quick", False, "A small model, once: does it all run?")
+CIFAR10 = flags.DEFINE_string(
+    "cifar10",
+    None,
+    "CIFAR-10, as folder:PATH or cifar10 of TensorFlow Datasets: the accuracy of what "
+    "`runtimes` measures. Without it that column is left out.",
+)
 OUTPUT_DIR = flags.DEFINE_string("output_dir", str(HERE), "Where to write results.")
 
 
@@ -43,7 +49,7 @@ def main(argv):
     scale = sections.QUICK if QUICK.value else sections.FULL
     with tempfile.TemporaryDirectory() as folder:
         arena = sections.Arena(
-            pathlib.Path(folder), PEERS_PYTHON.value, scale, say=_say
+            pathlib.Path(folder), PEERS_PYTHON.value, scale, CIFAR10.value, say=_say
         )
         for name in names:
             started = time.monotonic()

@@ -24,7 +24,10 @@ PAUSE_SECONDS = 0.25
 
 # Whose programs they are, and in which precisions they compute.
 PEERS = {
-    "torch": ("torch_contender.py", ("float32", "bfloat16")),
+    "torch": (
+        "torch_contender.py",
+        ("float32", "bfloat16", "int8", "int8_compiled"),
+    ),
     "OpenVINO": ("openvino_contender.py", ("float32", "bfloat16")),
     "ONNX Runtime": ("onnxruntime_contender.py", ("float32",)),
     "Paddle": ("paddle_contender.py", ("float32",)),
@@ -101,22 +104,33 @@ class Arena:
         folder: Empty `pathlib.Path` for what they read and print.
         peers_python: Python of the environment with the peers.
         scale: A `Scale`.
+        cifar10: Name of CIFAR-10 as a data set, or None.
         say: Function that tells a line to whoever waits.
     """
 
-    def __init__(self, folder, peers_python, scale, say):
+    def __init__(self, folder, peers_python, scale, cifar10, say):
         self.folder = folder
         self.peers_python = peers_python
         self.scale = scale
+        self.cifar10 = cifar10
         self.say = say
         self._is_written = False
 
-    def write(self):
-        """Write the weights, exports and images, once."""
+    def write(self, trained=None):
+        """Write the weights, exports and images, once.
+
+        Args:
+            trained: Tag of the weights; None for random ones.
+        """
         if self._is_written:
             return
         ours = self.ours("ours_keras.py")
-        ours.ask("write", model=self.scale.model, images=self.scale.images)
+        ours.ask(
+            "write",
+            model=self.scale.model,
+            images=self.scale.images,
+            trained=trained,
+        )
         ours.close()
         torch = self.peer("torch", "float32")
         if torch is not None:
@@ -124,8 +138,8 @@ class Arena:
             torch.close()
         self._is_written = True
 
-    def ours(self, program, precision="float32"):
-        return self._start("ours", sys.executable, program, precision)
+    def ours(self, program, precision="float32", name="ours"):
+        return self._start(name, sys.executable, program, precision)
 
     def peer(self, name, precision):
         """Start a peer; None if it has not that precision, or is not installed."""
@@ -243,6 +257,97 @@ def _product_limit(arena, contenders):
         "gflop_per_image": flop / 1e9,
         "images_per_second": rate / flop,
     }
+
+
+# What the section `runtimes` compares: programs and what they take after the folder.
+OUR_EXPORTS = {
+    "SavedModel float32": ("ours_inference.py", "float32"),
+    "SavedModel bfloat16": ("ours_inference.py", "bfloat16"),
+    "ONNX Runtime float32": ("ours_runtimes.py", "float32.onnx"),
+    "ONNX Runtime int8": ("ours_runtimes.py", "int8.onnx"),
+    "OpenVINO float32": ("ours_runtimes.py", "float32.xml"),
+    "OpenVINO by default": ("ours_runtimes.py", "default.xml"),
+    "OpenVINO int8": ("ours_runtimes.py", "int8.xml"),
+    "LiteRT float32": ("ours_runtimes.py", "float32.tflite"),
+    "LiteRT int8": ("ours_runtimes.py", "int8.tflite"),
+}
+PEERS_OF_EXPORTS = [
+    *(("torch", p) for p in ("float32", "bfloat16", "int8", "int8_compiled")),
+    *(("OpenVINO", p) for p in ("float32", "bfloat16")),
+    ("ONNX Runtime", "float32"),
+]
+
+
+def runtimes(arena):
+    """Every format that we export, in its runtime, beside the peers."""
+    arena.write()
+    rows, contenders = _exported(arena)
+    first = contenders[0].name
+    answers = {
+        one.name: np.log(one.ask("probabilities", batch=min(4, arena.scale.images)))
+        for one in contenders
+    }
+    for name, answer in answers.items():
+        difference = float(np.abs(answer - answers[first]).max())
+        if not difference < 2:
+            raise RuntimeError(f"{name} computes something else: {difference:.2g}.")
+        rows.append({"contender": name, "logit_difference": difference})
+    for batch, (rounds, repeats) in arena.scale.rounds.items():
+        for one in contenders:
+            one.ask("infer", batch=batch, repeats=0, warm_up=2)
+        timing = {"repeats": repeats, "warm_up": int(repeats > 1)}
+        seconds = alternate(contenders, rounds, "infer", batch=batch, **timing)
+        for name, values in seconds.items():
+            speed = spread(values, batch)
+            rows.append({"contender": name, "batch": batch, "images_per_second": speed})
+    for one in contenders:
+        one.close()
+    return rows + (_accuracy(arena) if arena.cifar10 else [])
+
+
+def _exported(arena):
+    """Export for every runtime; return rows of file sizes, and the contenders."""
+    keras = arena.ours("ours_keras.py")
+    keras.ask("export_files", model=arena.scale.model)
+    keras.close()
+    rows, contenders = [], []
+    for name, (program, taken) in OUR_EXPORTS.items():
+        contenders.append(arena.ours(program, taken, f"ours: {name}"))
+        if program == "ours_inference.py":
+            written = [*(arena.folder / "saved_model" / taken).rglob("*")]
+        else:
+            file = taken.replace("default", "float32")
+            written = [arena.folder / "exports" / file]
+            if file.endswith(".xml"):
+                written.append(written[0].with_suffix(".bin"))
+        size = sum(path.stat().st_size for path in written if path.is_file())
+        rows.append({"contender": f"ours: {name}", "bytes": size})
+    for name, precision in PEERS_OF_EXPORTS:
+        peer = arena.peer(name, precision)
+        if peer is not None:
+            peer.name = f"{name} {precision}"
+            contenders.append(peer)
+    return rows, contenders
+
+
+def _accuracy(arena):
+    """The top-1 accuracy of each on CIFAR-10, by the packaged weights of Nano4."""
+    folder = arena.folder / "trained"
+    folder.mkdir()
+    scale = dataclasses.replace(arena.scale, model="MlpMixerNano4", images=4)
+    trained = Arena(folder, arena.peers_python, scale, arena.cifar10, arena.say)
+    trained.write("cifar10")
+    keras = trained.ours("ours_keras.py")
+    labels = keras.ask("write_labelled", dataset=arena.cifar10, model=scale.model)
+    keras.close()
+    rows, contenders = _exported(trained)
+    rows = []
+    for one in contenders:
+        found = np.array(one.ask("best_classes", batch=100))
+        one.close()
+        top1 = float(np.mean(found == labels))
+        rows.append({"contender": one.name, "top1": top1, "images": len(labels)})
+    return rows
 
 
 def files(arena):
@@ -493,6 +598,7 @@ def _output(arguments):
 
 SECTIONS = {
     "inference": inference,
+    "runtimes": runtimes,
     "files": files,
     "profile": profile,
     "training": training,

@@ -3,7 +3,8 @@
     python benchmarks/torch_contender.py FOLDER PRECISION
 
 In bfloat16 the weights are stored so for inference (faster than autocast), and
-autocast around float32 weights for training.
+autocast around float32 weights for training. In int8 activations are rounded as they
+are computed: by `torch.ao` in int8, by torchao, compiled, in int8_compiled.
 """
 
 import json
@@ -48,8 +49,19 @@ class Served(nn.Module):
 class Torch(contender.Inference):
     def load(self, folder, precision):
         self.folder = folder
-        self.dtype = getattr(torch, precision)
+        is_int8 = precision.startswith("int8")
+        self.dtype = torch.float32 if is_int8 else getattr(torch, precision)
         self.served = Served(read_mixer(folder), self.dtype).eval()
+        if precision == "int8":
+            self.served = torch.ao.quantization.quantize_dynamic(
+                self.served, {nn.Linear}, dtype=torch.qint8
+            )
+        elif precision == "int8_compiled":
+            from torchao import quantization
+
+            config = quantization.Int8DynamicActivationInt8WeightConfig()
+            quantization.quantize_(self.served, config)
+            self.served = torch.compile(self.served)
 
     @torch.inference_mode()
     def run(self, images):
