@@ -2,10 +2,9 @@
 
     keras-mixer serve models/mixer
 
-shows a page that labels pictures, and answers Predict, metadata and status, on
-http://127.0.0.1:8501, and over gRPC on 127.0.0.1:8500, by the newest version in the
-folder. It is for development, without TLS and authentication. Production runs
-TensorFlow Serving itself, on the same folder; see export/README.md.
+shows a page that labels pictures on http://127.0.0.1:8501, and answers there and over
+gRPC on 127.0.0.1:8500 by the newest version in the folder. It is for development, with
+no TLS, no authentication. TensorFlow Serving takes the same folder: export/README.md.
 """
 
 import asyncio

@@ -26,11 +26,18 @@ def spec_of(number):
     return spec
 
 
+@pytest.fixture(scope="module")
+def quickly_warm(tmp_path_factory):
+    base_dir = tmp_path_factory.mktemp("models") / "mixer"
+    options = {"labels": LABELS, "top_k": 3, "batch_sizes": [1]}
+    export.export_saved_model(random_model(), base_dir, **options)
+    return base_dir
+
+
 @pytest.fixture
-def base_dir(tmp_path):
-    """A base directory of its own, with version 1, which is quickly warm."""
-    options = {"labels": LABELS, "top_k": 3, "batch_sizes": [1, 8]}
-    export.export_saved_model(random_model(), tmp_path / "mixer", **options)
+def base_dir(quickly_warm, tmp_path):
+    """A base directory of its own, with version 1."""
+    shutil.copytree(quickly_warm, tmp_path / "mixer")
     return tmp_path / "mixer"
 
 

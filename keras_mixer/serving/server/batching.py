@@ -11,7 +11,6 @@ from keras_mixer.serving.server.errors import Code, ServingError
 
 # So many requests may wait; who comes then is told to come again.
 _MAX_WAITING = 1000
-
 # Batches at a time. With one the processor would wait while answers are written.
 _AT_A_TIME = os.cpu_count()
 

@@ -12,9 +12,9 @@ MAX_WAITING = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4
 class ImpatientProtocol(H11Protocol):
     """uvicorn's, with its `timeout_keep_alive` for clients that have begun, too.
 
-    It ends the wait for the rest of a request, and for a client that does not take its
-    answer. Of too many connections that wait the oldest is closed, so that those who
-    ask find the server however many others only connect to it.
+    It ends the wait for the rest of a request, and for a client that takes no answer.
+    Of too many that wait the oldest is closed: who asks finds the server, however many
+    others only connect to it.
     """
 
     # Their timers, in the order in which they began to wait.
@@ -26,10 +26,6 @@ class ImpatientProtocol(H11Protocol):
 
     def data_received(self, data):
         super().data_received(data)
-        self._look()
-
-    def pause_writing(self):
-        super().pause_writing()
         self._look()
 
     def on_response_complete(self):

@@ -78,7 +78,7 @@ def _array(value, dtype):
 
 
 def _bytes(value):
-    """Return nested lists of bytes, from text and from `{"b64": ...}`."""
+    """Return lists of bytes, from text and from `{"b64": ...}`."""
     if isinstance(value, list):
         return [_bytes(item) for item in value]
     if isinstance(value, str):

@@ -23,10 +23,9 @@ State = status_pb2.ModelVersionStatus
 class Versions:
     """The versions of the model `name` in a folder. Belongs to an event loop.
 
-    The highest one answers. A new one is loaded and warmed up before it takes over, and
-    the old one is gone when its last request is answered, as nothing refers to it any
-    more. One that cannot be loaded changes nothing, and is tried again when its files
-    change.
+    The highest one answers, once it is loaded and warm. The one before is gone when its
+    last request is answered, as nothing refers to it any more. One that cannot be
+    loaded changes nothing, and is tried again when its files change.
     """
 
     def __init__(self, name, base_path):

@@ -16,11 +16,7 @@ _GRACE_SECONDS = 30
 
 
 async def serve(base_path, flags):
-    """Serve the versions in a folder until SIGINT or SIGTERM, by the flags of the verb.
-
-    Prints a line with both addresses when it answers. Raises `ValueError` if a port is
-    taken.
-    """
+    """Serve the versions in a folder until SIGINT or SIGTERM, by the verb's flags."""
     host, limits = flags.host, (flags.max_body_bytes, flags.timeout_seconds)
     versions = models.Versions(flags.model_name, base_path)
     grpc_server = await grpc_api.make_server(versions, *limits)
