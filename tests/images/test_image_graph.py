@@ -71,6 +71,16 @@ def test_decode_batch_equals_load_image(photos, kind):
         assert np.abs(image - expected).mean() < MEAN_DIFFERENCE
 
 
+def test_halves_go_up_as_pillows_do():
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 10, 3)).astype("uint8")
+    # Four times as large, so that every weight is a whole number of 64ths.
+    transform = ImageTransform(interpolation="bilinear", crop_ratio=1.0)
+    file = encoded(Image.fromarray(pixels), "PNG")
+    images, _ = decode([file], transform)
+    expected = preprocess.load_image(file, SIZE, weights=transform)
+    np.testing.assert_array_equal(images[0], expected)
+
+
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("crop_ratio", [0.875, 0.9, 1.0])
 def test_decode_batch_follows_the_transform(photos, interpolation, crop_ratio):
