@@ -51,7 +51,10 @@ class Contender:
         if not reply:
             self._process.wait()
             text = self.log.read_text(errors="replace").strip()
-            raise RuntimeError(f"{self.name} failed in {method}:\n{text[-2000:]}")
+            code = self._process.returncode
+            raise RuntimeError(
+                f"{self.name} failed in {method}, with status {code}:\n{text[-2000:]}"
+            )
         return json.loads(reply)
 
     def close(self):
@@ -98,7 +101,7 @@ class Inference:
     """
 
     def __init__(self, folder, precision):
-        self.images = np.load(folder / "images.npy")
+        self.images = np.load(folder / "images.npy", mmap_mode="r")
         self.load(folder, precision)
 
     def prepare(self, batch):
@@ -106,17 +109,20 @@ class Inference:
 
     def probabilities(self, batch):
         self.prepare(batch)
-        return np.asarray(self.run(self.images[:batch])).tolist()
+        return np.asarray(self.run(np.array(self.images[:batch]))).tolist()
 
     def best_classes(self, batch):
         """The best class of every image; their number is a multiple of `batch`."""
         self.prepare(batch)
-        parts = np.split(self.images, len(self.images) // batch)
-        return [int(c) for part in parts for c in np.argmax(self.run(part), axis=-1)]
+        classes = []
+        for start in range(0, len(self.images), batch):
+            images = np.array(self.images[start : start + batch])
+            classes += np.argmax(self.run(images), axis=-1).tolist()
+        return classes
 
     def infer(self, batch, repeats, warm_up):
         self.prepare(batch)
-        images = self.images[:batch]
+        images = np.array(self.images[:batch])
         return timed(lambda: self.run(images), repeats, warm_up)
 
     def peak_bytes(self):

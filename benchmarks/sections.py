@@ -281,7 +281,8 @@ PEERS_OF_EXPORTS = [
 def runtimes(arena):
     """Every format that we export, in its runtime, beside the peers."""
     arena.write()
-    rows, contenders = _exported(arena)
+    contenders = [*_exported(arena)]
+    rows = _file_sizes(arena)
     first = contenders[0].name
     answers = {
         one.name: np.log(one.ask("probabilities", batch=min(4, arena.scale.images)))
@@ -306,28 +307,30 @@ def runtimes(arena):
 
 
 def _exported(arena):
-    """Export for every runtime; return rows of file sizes, and the contenders."""
+    """Export for every runtime; start each contender when it is asked for."""
     keras = arena.ours("ours_keras.py")
     keras.ask("export_files", model=arena.scale.model)
     keras.close()
-    rows, contenders = [], []
     for name, (program, taken) in OUR_EXPORTS.items():
-        contenders.append(arena.ours(program, taken, f"ours: {name}"))
-        if program == "ours_inference.py":
-            written = [*(arena.folder / "saved_model" / taken).rglob("*")]
-        else:
-            file = taken.replace("default", "float32")
-            written = [arena.folder / "exports" / file]
-            if file.endswith(".xml"):
-                written.append(written[0].with_suffix(".bin"))
-        size = sum(path.stat().st_size for path in written if path.is_file())
-        rows.append({"contender": f"ours: {name}", "bytes": size})
+        yield arena.ours(program, taken, f"ours: {name}")
     for name, precision in PEERS_OF_EXPORTS:
         peer = arena.peer(name, precision)
         if peer is not None:
             peer.name = f"{name} {precision}"
-            contenders.append(peer)
-    return rows, contenders
+            yield peer
+
+
+def _file_sizes(arena):
+    rows = []
+    for name, (program, taken) in OUR_EXPORTS.items():
+        if program == "ours_inference.py":
+            written = [*(arena.folder / "saved_model" / taken).rglob("*")]
+        else:
+            file = arena.folder / "exports" / taken.replace("default", "float32")
+            written = [file, file.with_suffix(".bin")][: 1 + (file.suffix == ".xml")]
+        size = sum(path.stat().st_size for path in written if path.is_file())
+        rows.append({"contender": f"ours: {name}", "bytes": size})
+    return rows
 
 
 def _accuracy(arena):
@@ -340,9 +343,8 @@ def _accuracy(arena):
     keras = trained.ours("ours_keras.py")
     labels = keras.ask("write_labelled", dataset=arena.cifar10, model=scale.model)
     keras.close()
-    rows, contenders = _exported(trained)
     rows = []
-    for one in contenders:
+    for one in _exported(trained):
         found = np.array(one.ask("best_classes", batch=100))
         one.close()
         top1 = float(np.mean(found == labels))
