@@ -55,4 +55,4 @@ def test_benchmark_measures_and_keeps_notes(tmp_path):
 def test_benchmark_refuses_unknown_sections(tmp_path):
     finished = run("--only=speed", f"--output_dir={tmp_path}")
     assert finished.returncode != 0
-    assert "--only takes inference, files, profile" in finished.stderr
+    assert "--only takes inference, runtimes, files, profile" in finished.stderr

@@ -225,6 +225,7 @@ def test_the_readmes_line_works(ray_cluster, photographs, labelled_here, tmp_pat
     assert files_of(tmp_path) == files_of(labelled_here)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["bytes", "path"])
 def test_predict_dataset_adds_columns(ray_cluster, photographs, tiny, column):
     import ray
@@ -256,6 +257,7 @@ def test_predict_dataset_adds_columns(ray_cluster, photographs, tiny, column):
     assert [row["id"] for row in rows if not row["valid"]] == [7]
 
 
+@pytest.mark.slow
 def test_predict_dataset_refuses_one_without_images(ray_cluster, tiny):
     import ray
 

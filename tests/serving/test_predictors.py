@@ -38,6 +38,7 @@ def models(folder, exported, local_server):
     }
 
 
+@pytest.mark.slow
 def test_every_kind_gives_the_same_answers(models, photos, files):
     # Of 27 x 27 pixels the crop is cut out as it is. What is resized differs by a grey
     # level here and there between Pillow and the exported graph.

@@ -121,6 +121,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path, case):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_quantized_model_is_refused(tmp_path):
     quantized = random_model()
     quantized.quantize("int8")

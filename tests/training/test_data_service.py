@@ -80,6 +80,7 @@ def test_services_give_each_training_worker_its_part(tiny):
     del servers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_a_file_that_a_service_cannot_read_is_told(tiny, tmp_path, damage):
     for name in ("a", "b"):
