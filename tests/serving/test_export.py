@@ -30,7 +30,7 @@ OPS = """
 AddV2 All Any ArgMax Assert AssignVariableOp BatchDatasetV2 BiasAdd Case Cast ConcatV2
 ConcatenateDataset Const Conv2D Cumsum DatasetToSingleElement DecodeImage DecodeJpeg
 DecodePng DecodeRaw DenseBincount DisableCopyOnRead EnsureShape Equal Erfc
-ExtractJpegShape Fill FloorDiv FloorMod FusedBatchNormV3 GatherV2 Greater GreaterEqual
+ExtractJpegShape Fill Floor FloorDiv FloorMod FusedBatchNormV3 GatherV2 Greater GreaterEqual
 Identity If IgnoreErrorsDataset Less LessEqual LogicalAnd LogicalNot LogicalOr MatMul
 Max Maximum Mean MergeV2Checkpoints Min Minimum Mul Neg NoOp NotEqual OptionsDataset
 Pack ParallelMapDatasetV2 ParseExampleV2 Placeholder Pow Prod Range ReadVariableOp
