@@ -30,12 +30,12 @@ OPS = """
 AddV2 All Any ArgMax Assert AssignVariableOp BatchDatasetV2 BiasAdd Case Cast ConcatV2
 ConcatenateDataset Const Conv2D Cumsum DatasetToSingleElement DecodeImage DecodeJpeg
 DecodePng DecodeRaw DenseBincount DisableCopyOnRead EnsureShape Equal Erfc
-ExtractJpegShape Fill Floor FloorDiv FloorMod FusedBatchNormV3 GatherV2 Greater GreaterEqual
-Identity If IgnoreErrorsDataset Less LessEqual LogicalAnd LogicalNot LogicalOr MatMul
-Max Maximum Mean MergeV2Checkpoints Min Minimum Mul Neg NoOp NotEqual OptionsDataset
-Pack ParallelMapDatasetV2 ParseExampleV2 Placeholder Pow Prod Range ReadVariableOp
-RealDiv ReduceJoin Reshape RestoreV2 Round Rsqrt SaveV2 ScaleAndTranslate ScatterNd
-Select SelectV2 Shape ShardedFilename Size Softmax SquaredDifference Squeeze
+ExtractJpegShape Fill Floor FloorDiv FloorMod FusedBatchNormV3 GatherV2 Greater
+GreaterEqual Identity If IgnoreErrorsDataset Less LessEqual LogicalAnd LogicalNot
+LogicalOr MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum Mul Neg NoOp NotEqual
+OptionsDataset Pack ParallelMapDatasetV2 ParseExampleV2 Placeholder Pow Prod Range
+ReadVariableOp RealDiv ReduceJoin Reshape RestoreV2 Round Rsqrt SaveV2 ScaleAndTranslate
+ScatterNd Select SelectV2 Shape ShardedFilename Size Softmax SquaredDifference Squeeze
 StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile StaticRegexFullMatch
 StopGradient StridedSlice StringJoin StringLength StringSplitV2 Sub Substr Sum Tanh
 TensorDataset TensorSliceDataset TopKV2 Transpose Unpack VarHandleOp Where

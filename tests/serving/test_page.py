@@ -274,9 +274,7 @@ def test_two_classes_then_a_thousand_then_no_server(chrome, folder, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), "uint8")
     large.write_bytes(encode(noise, "PNG"))
     picture = folder / "it's a cat.jpg"
-    with running_server(
-        tmp_path, *flags, "--file_system_poll_wait_seconds=0.1"
-    ) as server:
+    with running_server(tmp_path, *flags) as server:
         server = dataclasses.replace(server, model="a%20model")
         with opened(chrome, server) as page:
             page.resize(360, 740)
