@@ -23,8 +23,9 @@ test: $(VENV)/.test
 	KERAS_BACKEND=jax $(PYTEST) -m "not slow" $(addprefix tests/models/test_,layers.py models.py)
 
 # And what takes long: the demo, the notebooks, load, full-size models, several workers.
+# They start programs, and wait for these: three at a time keep two cores busy.
 test-all: test
-	KERAS_BACKEND=tensorflow $(PYTEST) -m slow
+	KERAS_BACKEND=tensorflow $(PYTEST) -n 3 -m slow
 
 parity: $(VENV)/.parity
 	KERAS_BACKEND=tensorflow $(BIN)/pytest tests/models/test_parity_torch.py

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 # How many of a format the slow tests try; `MUTANTS=2000 make test-all` tries more.
-MANY = int(os.environ.get("MUTANTS", 300))
+MANY = int(os.environ.get("MUTANTS", 150))
 
 _DAMAGES = (
     *("bit", "byte", "bytes", "cut", "number", "insert", "delete", "copy", "many"),
