@@ -32,8 +32,9 @@ from keras_mixer import cli
 MODEL = flags.DEFINE_string(
     "model",
     "MlpMixerB16",
-    "A named model, such as MlpMixerB16, the path of a .keras file, a run's folder, or "
-    "the URL of a model on a server, http:// or grpc://.",
+    "A named model, such as MlpMixerB16; a .keras file or a run's folder; what "
+    "`export` wrote: an .onnx, .xml or .tflite file, or a SavedModel's folder; or the "
+    "URL of a model on a server, http:// or grpc://.",
 )
 WEIGHTS = flags.DEFINE_string(
     "weights",
