@@ -1,6 +1,11 @@
 """What is published: one entry a checkpoint, its evaluation transform, its classes."""
 
-from keras_mixer.catalog.checks import check_choice, check_positive, check_range
+from keras_mixer.catalog.checks import (
+    check_choice,
+    check_positive,
+    check_range,
+    needs_extra,
+)
 from keras_mixer.catalog.entries import (
     CLASS_LISTS,
     ENTRIES,
@@ -27,5 +32,6 @@ __all__ = [
     "check_range",
     "labels_of",
     "list_weights",
+    "needs_extra",
     "transform_of",
 ]

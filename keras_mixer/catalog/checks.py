@@ -1,4 +1,6 @@
-"""Checks of arguments that recur, for every room."""
+"""Checks that recur, for every room."""
+
+import contextlib
 
 
 def check_choice(name, value, choices):
@@ -35,3 +37,23 @@ def check_positive(name, value):
         raise ValueError(
             f"{name} must be a positive integer. Received: {name}={value}."
         )
+
+
+@contextlib.contextmanager
+def needs_extra(what, extra):
+    """Say which extra to install, where an import of the block fails.
+
+    Args:
+        what: What needs it, as the subject of a sentence in the plural.
+        extra: Its name.
+
+    Raises:
+        ImportError: If a module is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(
+            f"{what} need the extra `{extra}`: `pip install keras-mixer[{extra}]`. "
+            f"Received: {error}."
+        ) from error

@@ -12,6 +12,8 @@ import pathlib
 
 from absl import flags, logging
 
+from keras_mixer.catalog import needs_extra
+
 flags.DEFINE_string("model_name", "mixer", "Name in the requests.")
 flags.DEFINE_string("host", "127.0.0.1", "0.0.0.0 opens it to the network.")
 flags.DEFINE_integer("port", 8501, "Port of REST; 0 for a free one.", 0, 65535)
@@ -22,14 +24,12 @@ flags.DEFINE_float("timeout_seconds", 30.0, "To send in, and to answer in.", 0.0
 
 def main(argv):
     """Serve the versions in the folder that `argv` names, until SIGINT or SIGTERM."""
-    from keras_mixer.serving import needs_serve_extra
-
     if len(argv) != 2 or not pathlib.Path(argv[1]).is_dir():
         raise ValueError(
             "serve takes the folder of a model's versions, as `keras-mixer export` "
             f"makes it. Received: {argv[1:]}."
         )
-    with needs_serve_extra():
+    with needs_extra("Serving and asking a server", "serve"):
         from keras_mixer.serving.server import run
     logging.set_verbosity(logging.INFO)
     asyncio.run(run.serve(pathlib.Path(argv[1]).absolute(), flags.FLAGS))

@@ -4,7 +4,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from keras_mixer.serving.answers import Answer, Predictor
-from keras_mixer.serving.extra import needs_serve_extra
 from keras_mixer.serving.predictors import ServerPredictor, open_predictor
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ __all__ = [
     "ServerPredictor",
     "export_model",
     "export_saved_model",
-    "needs_serve_extra",
     "open_predictor",
     "predict_dataset",
     "predict_files",

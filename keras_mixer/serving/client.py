@@ -4,7 +4,7 @@ import base64
 import re
 import time
 
-from keras_mixer.serving.extra import needs_serve_extra
+from keras_mixer.catalog import needs_extra
 
 _URL = re.compile(
     r"(?P<scheme>https?|grpc)://(?P<address>[^/]+)"
@@ -84,7 +84,7 @@ def with_retries(call, retries):
 
 class _RestClient:
     def __init__(self, url, timeout_seconds):
-        with needs_serve_extra():
+        with needs_extra("Serving and asking a server", "serve"):
             import requests
 
         self._requests = requests
@@ -117,7 +117,7 @@ class _RestClient:
 class _GrpcClient:
     def __init__(self, match, timeout_seconds):
         # Only here: a client of the REST API needs neither TensorFlow nor gRPC.
-        with needs_serve_extra():
+        with needs_extra("Serving and asking a server", "serve"):
             import grpc
             import tensorflow as tf
             from tensorflow_serving.apis import (

@@ -5,8 +5,8 @@ import os
 import threading
 from collections.abc import Iterator
 
+from keras_mixer.catalog import needs_extra
 from keras_mixer.data.collections import storage
-from keras_mixer.data.collections.extra import needs_bulk_extra
 from keras_mixer.data.collections.records import Record, in_words, shown
 
 # What columns of images are called, the likeliest first.
@@ -115,7 +115,7 @@ class Parquet:
     def _open(self):
         """Open the file, once, and find its column. Who calls holds the lock."""
         if self._file is None:
-            with needs_bulk_extra():
+            with needs_extra("Parquet files and URLs", "bulk"):
                 import pyarrow.parquet
             # A buffer, or a whole column of a row group is read at once.
             file = pyarrow.parquet.ParquetFile(

@@ -5,7 +5,7 @@ import re
 import stat
 from typing import BinaryIO
 
-from keras_mixer.data.collections.extra import needs_bulk_extra
+from keras_mixer.catalog import needs_extra
 
 # More than this is no image: it would be read into memory whole.
 MAX_BYTES = 1 << 29
@@ -32,7 +32,7 @@ def open_url(url: str):
         ImportError: If what it needs is not installed.
         ValueError: If there is no such protocol.
     """
-    with needs_bulk_extra():
+    with needs_extra("Parquet files and URLs", "bulk"):
         import fsspec
     try:
         return fsspec.core.url_to_fs(url)

@@ -14,8 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from keras_mixer.catalog import check_choice
-from keras_mixer.data.collections import needs_bulk_extra
+from keras_mixer.catalog import check_choice, needs_extra
 from keras_mixer.serving.answers import Answer
 from keras_mixer.weights import written_whole
 
@@ -46,7 +45,7 @@ class Layout:
                 "features. Write Parquet or JSON lines."
             )
         if self.format == "parquet":
-            with needs_bulk_extra():
+            with needs_extra("Parquet files and URLs", "bulk"):
                 import pyarrow.parquet  # noqa: F401
 
 

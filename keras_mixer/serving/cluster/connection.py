@@ -4,7 +4,7 @@ import os
 import socket
 from typing import Any
 
-from keras_mixer.catalog import check_positive
+from keras_mixer.catalog import check_positive, needs_extra
 
 _CONNECT_SECONDS = 5
 # What this process was told by its environment, and replicas have to know.
@@ -48,14 +48,9 @@ def import_ray() -> Any:
     Raises:
         ImportError: If it is not installed, with the extra to install.
     """
-    try:
+    with needs_extra("Many machines", "cluster"):
         import ray
         import ray.data
-    except ImportError as error:
-        raise ImportError(
-            "Many machines need the extra `cluster`: `pip install "
-            f"keras-mixer[cluster]`. Received: {error}."
-        ) from error
     return ray
 
 

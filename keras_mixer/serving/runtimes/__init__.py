@@ -21,8 +21,7 @@ import pathlib
 from types import ModuleType
 
 import keras_mixer
-from keras_mixer.catalog import ImageTransform, check_positive
-from keras_mixer.serving.extra import needs_extra
+from keras_mixer.catalog import ImageTransform, check_positive, needs_extra
 from keras_mixer.serving.runtimes import (
     litert_runtime,
     onnx_runtime,

@@ -4,8 +4,8 @@ import numpy as np
 from PIL import Image
 
 from keras_mixer import data
+from keras_mixer.catalog import needs_extra
 from keras_mixer.images import graph
-from keras_mixer.serving.extra import needs_extra
 
 # Twice as many change nothing: on CIFAR-10, Nano4 keeps its accuracy to 0.1 points.
 _IMAGES = 128

@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
-from keras_mixer.catalog import check_choice
+from keras_mixer.catalog import check_choice, needs_extra
 from keras_mixer.serving import card, portable, publishing, served, verification
 from keras_mixer.serving.classifier import check_backend, classifier_of
-from keras_mixer.serving.extra import needs_extra
 from keras_mixer.serving.runtimes import (
     RUNTIMES,
     SUFFIXES,
