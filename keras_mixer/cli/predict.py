@@ -21,6 +21,7 @@ status is 0 if anything could be labelled.
 
 import json
 import pathlib
+import signal
 import sys
 import threading
 
@@ -233,9 +234,14 @@ def _tell(rows, failed, failures):
 
 
 class _Watch:
-    """Counts the answers that pass, and shows how far they are on a terminal."""
+    """Counts the answers that pass, and shows how far they are on a terminal.
+
+    Ctrl-C stops it even where Python loses the interrupt: in a destructor, as that of a
+    file's lock, every exception is.
+    """
 
     def __init__(self, collection, done=0):
+        self._interrupted = False
         self.rows = self.failed = 0
         self.failures = []
         is_shown = sys.stderr.isatty() and (OUTPUT.value or not sys.stdout.isatty())
@@ -251,14 +257,29 @@ class _Watch:
         self._bar.total = sum(1 for _ in collection)
 
     def __enter__(self):
+        self._before = signal.getsignal(signal.SIGINT)
+        # Not where it is ignored, as in the background, or somebody else's.
+        if self._before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._interrupt)
         return self
 
     def __exit__(self, *exception):
+        if self._before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._before)
         self._bar.close()
+
+    def _interrupt(self, *_):
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def _check(self):
+        if self._interrupted:
+            raise KeyboardInterrupt
 
     def over(self, answers):
         """Let answers pass, one by one."""
         for name, answer in answers:
+            self._check()
             self.rows += 1
             if answer.error is not None:
                 self.failed += 1
@@ -269,6 +290,7 @@ class _Watch:
 
     def add(self, shard):
         """Count a slice that was labelled elsewhere."""
+        self._check()
         self.rows += shard.rows
         self.failed += shard.failed
         self.failures += shard.failures[: _LISTED - len(self.failures)]
