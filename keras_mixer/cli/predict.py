@@ -236,8 +236,7 @@ def _tell(rows, failed, failures):
 class _Watch:
     """Counts the answers that pass, and shows how far they are on a terminal.
 
-    Ctrl-C stops it even where Python loses the interrupt: in a destructor, as that of a
-    file's lock, every exception is.
+    Ctrl-C stops it even where Python loses the exception, in the destructor of a lock.
     """
 
     def __init__(self, collection, done=0):

@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_mixer import data
+from keras_mixer.training.distillation import open_teacher
 from keras_mixer.training.optimizers import build_model, inference_copy, make_trainer
 from keras_mixer.weights import written_whole
 
@@ -65,8 +66,14 @@ class Run(keras.callbacks.Callback):
             )
         with where.scope():
             self.network = build_model(config, len(source.class_names))
+            teach = config.teacher and open_teacher(
+                config.teacher,
+                config.precision,
+                self.network.input_shape[1:3],
+                source.class_names,
+            )
             self.trainer, self.optimizer, self.metrics = make_trainer(
-                config, where, self.network, self.total_steps
+                config, where, self.network, self.total_steps, teach
             )
         self.inference_model = inference_copy(self.network, config.loss)
         self.verbose = (1 if sys.stdout.isatty() else 2) if where.is_chief else 0

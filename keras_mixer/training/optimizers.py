@@ -1,4 +1,4 @@
-"""The model as it is trained: its loss, its optimizer, its steps."""
+"""The model as it is trained: its loss and its optimizer."""
 
 import re
 
@@ -9,6 +9,8 @@ from keras.optimizers import schedules
 
 from keras_mixer import models
 from keras_mixer.training.devices import MultiWorkerFit
+from keras_mixer.training.distillation import DistilledStep
+from keras_mixer.training.steps import AccumulatedStep, SharpnessAwareStep
 
 
 class WarmUp(schedules.LearningRateSchedule):
@@ -154,82 +156,6 @@ class RatedMuon(_Rated, keras.optimizers.Muon):
     pass
 
 
-class AccumulatedStep:
-    """Computes a batch in parts, one after the other; goes before `keras.Model`.
-
-    With Keras' `gradient_accumulation_steps` the schedule and the moving average count
-    the parts as steps, and it fails under `MirroredStrategy`. Here an update is a step.
-    """
-
-    accumulation_steps = 1
-
-    def train_step(self, data):
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(data)
-        parts = self.accumulation_steps
-        x = tf.reshape(x, (parts, -1, *x.shape[1:]))
-        y = tf.reshape(y, (parts, -1, *y.shape[1:]))
-        variables = self.trainable_variables
-
-        def add_part(number, sums):
-            gradients, loss, y_pred = _gradients(self, x[number], y[number])
-            _note_loss(self, loss, y[number])
-            self.compute_metrics(x[number], y[number], y_pred, None)
-            sums = [s + g / parts for s, g in zip(sums, gradients, strict=True)]
-            return number + 1, sums
-
-        _, sums = tf.while_loop(
-            lambda number, _: number < parts,
-            add_part,
-            [0, [tf.zeros(v.shape) for v in variables]],
-            parallel_iterations=1,
-        )
-        self.optimizer.apply_gradients(zip(sums, variables, strict=True))
-        return self.get_metrics_result()
-
-
-class SharpnessAwareStep:
-    """Steps by the gradient at the worst point nearby; goes before `keras.Model`.
-
-    That point is `sam_rho` away in the direction of the gradient. Two passes a step.
-
-    Reference:
-        Foret et al., 2020 (arXiv 2010.01412), algorithm 1; for Mixer, Chen et al.,
-        2021 (arXiv 2106.01548).
-    """
-
-    sam_rho = 0.0
-
-    def train_step(self, data):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        variables = self.trainable_variables
-        here, loss, y_pred = _gradients(self, x, y)
-        values = [tf.identity(variable.value) for variable in variables]
-        scale = self.sam_rho / (tf.linalg.global_norm(here) + 1e-12)
-        for variable, gradient in zip(variables, here, strict=True):
-            variable.assign_add(scale * gradient)
-        there, _, _ = _gradients(self, x, y)
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-        self.optimizer.apply_gradients(zip(there, variables, strict=True))
-        _note_loss(self, loss, y)
-        return self.compute_metrics(x, y, y_pred, sample_weight)
-
-
-def _gradients(model, x, y):
-    """Return the gradients of the loss, scaled as the optimizer wants, and the loss."""
-    with tf.GradientTape() as tape:
-        y_pred = model(x, training=True)
-        loss = model.compute_loss(x, y, y_pred, training=True)
-        scaled = model.optimizer.scale_loss(loss)
-    return tape.gradient(scaled, model.trainable_variables), loss, y_pred
-
-
-def _note_loss(model, loss, y):
-    # compute_loss gives a replica's share of the loss.
-    loss = loss * model.distribute_strategy.num_replicas_in_sync
-    model.metrics[0].update_state(loss, sample_weight=tf.shape(y)[0])
-
-
 def build_model(config, classes):
     """Build the model of a `TrainConfig`, which returns logits."""
     side = config.image_size or models.VARIANTS[config.model].image_size
@@ -265,7 +191,7 @@ def _softmax_loss(labels, logits):
 _LOSSES = {"softmax": _softmax_loss, "sigmoid": _sigmoid_loss}
 
 
-def make_trainer(config, where, model, total_steps):
+def make_trainer(config, where, model, total_steps, teach=None):
     """Compile a model so that its `fit` does what a configuration asks for.
 
     Args:
@@ -273,12 +199,15 @@ def make_trainer(config, where, model, total_steps):
         where: A `Distribution`, in whose scope this is called.
         model: What `build_model` returned; its layers are shared.
         total_steps: Optimizer steps in all.
+        teach: The teacher, as `open_teacher` returns it.
 
     Returns:
         The compiled `keras.Model`; the optimizer without a loss-scaling one around it;
         and the metrics.
     """
     bases = [keras.Model]
+    if teach:
+        bases.insert(0, DistilledStep)
     if config.sam_rho:
         bases.insert(0, SharpnessAwareStep)
     if config.accumulation_steps > 1:
@@ -288,6 +217,10 @@ def make_trainer(config, where, model, total_steps):
     trainer = type("Trainer", tuple(bases), {})(model.inputs, model.outputs)
     trainer.sam_rho = config.sam_rho
     trainer.accumulation_steps = config.accumulation_steps
+    if teach:
+        trainer.teach = teach
+        trainer.teacher_weight = config.teacher_weight
+        trainer.temperature = config.temperature
     optimizer = make_optimizer(config, model, total_steps)
     classes = model.output_shape[-1]
     metrics = [

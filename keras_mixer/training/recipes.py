@@ -110,6 +110,17 @@ class TrainConfig(Augmentation):
 
     loss: str = _field("softmax", "softmax or sigmoid cross-entropy.")
     head_bias: float = _field(0.0, "Initial bias of a new head.")
+    teacher: str | None = _field(
+        None,
+        "Whose scores to learn beside the labels: a .keras file, the folder of a run, "
+        "or a named model and its weights, as MlpMixerL16:imagenet; none is nobody's.",
+    )
+    teacher_weight: float = _field(
+        0.5, "Share of the teacher in the loss, in [0, 1]; the labels have the rest."
+    )
+    temperature: float = _field(
+        2.0, "What divides both logits before they are compared; above 1 it softens."
+    )
     dropout_rate: float = _field(0.0, "Dropout in the mixing MLPs, in [0, 1).")
     stochastic_depth_rate: float = _field(
         0.0, "Probability of dropping the last block's branches, in [0, 1)."
@@ -149,6 +160,12 @@ class TrainConfig(Augmentation):
         for names, low, high in _RANGES:
             for name in names.split():
                 check_range(name, getattr(self, name), low, high)
+        if self.teacher and self.loss != "softmax":
+            raise ValueError(
+                "A teacher's scores are compared as softmax scores, so that it goes "
+                "with loss=softmax alone. Received: "
+                f"teacher={self.teacher!r}, loss={self.loss}."
+            )
         if self.sam_rho and self.accumulation_steps > 1:
             raise ValueError(
                 "sam_rho and accumulation_steps exclude each other. Received: "
@@ -245,7 +262,8 @@ _RANGES = [
     ("learning_rate end_learning_rate weight_decay clip_norm sam_rho", 0, 1e9),
     ("epochs accumulation_steps", 1, 1e9),
     ("warmup_steps", -1, 1e12),
-    ("eval_crop", 0, 1),
+    ("eval_crop teacher_weight", 0, 1),
+    ("temperature", 1e-3, 1e3),
     ("layer_decay", 1e-6, 1),
     ("val_fraction dropout_rate stochastic_depth_rate", 0, 0.999999),
     ("ema_momentum", 0, 0.9999999),

@@ -12,7 +12,7 @@ import training_child
 from training_processes import history_of, start, state_of
 
 from keras_mixer import data, training
-from keras_mixer.training import RECIPES, TrainConfig, fit, optimizers
+from keras_mixer.training import RECIPES, TrainConfig, fit, optimizers, steps
 
 SMALL = training_child.SMALL
 # Everything that draws random numbers or has a state of its own.
@@ -367,7 +367,7 @@ def test_learning_rate_warms_up_and_decays(decay):
 
 
 def test_sam_steps_by_the_gradient_at_the_worst_point_nearby():
-    class Model(optimizers.SharpnessAwareStep, keras.Model):
+    class Model(steps.SharpnessAwareStep, keras.Model):
         sam_rho = 0.5
 
     inputs = keras.Input((2,))
