@@ -8,7 +8,7 @@ Reference:
 import keras
 import tensorflow as tf
 
-from keras_mixer import models
+from keras_mixer import images, models
 from keras_mixer.catalog import TAGS
 
 _RULE = "The teacher must be"
@@ -87,13 +87,15 @@ def open_teacher(teacher, precision, image_size, class_names):
             f"{model.output_shape[1:]}. Fine-tune the teacher on this data set first."
         )
     labels = models.default_labels(name, weights, len(class_names))
-    if hasattr(labels, "read_text"):
-        theirs = tuple(labels.read_text(encoding="utf-8").splitlines())
-        if theirs != tuple(class_names):
+    # A file may have no labels; what is assumed of it then is nothing to refuse it by.
+    if weights or hasattr(labels, "read_text"):
+        theirs = images.class_names(labels, len(class_names))
+        if tuple(class_names) not in zip(*theirs, strict=True):
             raise ValueError(
                 f"{_RULE} of the same classes as the data set, in the same order: "
                 f"{', '.join(class_names[:5])}... Received: {teacher!r}, with "
-                f"{', '.join(theirs[:5])}... in {labels}."
+                f"{', '.join(label for _, label in theirs[:5])}... Fine-tune the "
+                "teacher on this data set first."
             )
     logits = _logits_of(model, teacher, precision)
     return lambda x: tf.stop_gradient(logits(x, training=False))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny import CLASSES, IMAGE_SIZE, build_tiny, randomize
 
+import keras_mixer.images
 from keras_mixer import training
 from keras_mixer.training import devices, distillation, optimizers
 
@@ -117,12 +118,22 @@ def test_any_teacher_that_takes_the_same_pixels(tmp_path, batch):
         ({"teacher": "MlpMixerB16:imagenot"}, "model must be one of"),
         ({"teacher": "nowhere.keras"}, "model must be one of"),
         ({"teacher": "MlpMixerNano4:cifar10"}, "same input"),
+        (
+            {
+                "teacher": "MlpMixerNano4:cifar10",
+                "side": (32, 32),
+                "names": "0123456789",
+            },
+            "same order",
+        ),
     ],
 )
 def test_who_may_not_teach(tmp_path, arguments, words):
     _, path = saved(tmp_path)
     (tmp_path / "labels.txt").write_text("".join(f"{n}\n" for n in NAMES))
     distillation.open_teacher(path, "float32", SIDE, NAMES)  # may
+    cifar10 = [label for _, label in keras_mixer.images.weights_labels("cifar10")]
+    distillation.open_teacher("MlpMixerNano4:cifar10", "float32", (32, 32), cifar10)
     with pytest.raises(ValueError, match=words):
         distillation.open_teacher(
             arguments.get("teacher", path),
