@@ -19,6 +19,8 @@ import pathlib
 
 from absl import flags
 
+from keras_mixer.cli import _flags
+
 WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
@@ -73,7 +75,7 @@ FEATURES = flags.DEFINE_bool(
 )
 BATCH_SIZES = flags.DEFINE_list(
     "batch_sizes",
-    "1,2,4,8,16,32",
+    ["1", "2", "4", "8", "16", "32"],
     "SavedModel: sizes to which the server pads its batches.",
 )
 KEEP = flags.DEFINE_integer(
@@ -139,7 +141,7 @@ def _export_saved_model(model, out, **common):
         top_k=TOP_K.value,
         version=VERSION.value,
         features=FEATURES.value,
-        batch_sizes=_batch_sizes(),
+        batch_sizes=_flags.numbers(BATCH_SIZES),
         verify=VERIFY.value is not False,
         keep=KEEP.value,
         **common,
@@ -154,13 +156,3 @@ def _check_flags(of_the_other, is_file):
                 f"--{name}, and {'a file' if is_file else 'a SavedModel'} to write. "
                 "Leave it out."
             )
-
-
-def _batch_sizes():
-    try:
-        return [int(size) for size in BATCH_SIZES.value]
-    except ValueError:
-        raise ValueError(
-            "--batch_sizes must be whole numbers with commas between them, such as "
-            f"1,2,4. Received: {','.join(BATCH_SIZES.value)}."
-        ) from None

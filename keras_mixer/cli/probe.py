@@ -16,6 +16,8 @@ import sys
 
 from absl import flags
 
+from keras_mixer.cli import _flags
+
 METHODS = ["few_shot", "linear", "knn"]
 
 WEIGHTS = flags.DEFINE_string(
@@ -54,7 +56,7 @@ def main(argv):
             "--plot draws accuracy against shots, so few_shot must be among the "
             f"methods. Received: --method={','.join(METHOD.value)}."
         )
-    shots = _shots()
+    shots = _flags.numbers(SHOTS)
     from keras_mixer import data, models, training
 
     name = argv[1]
@@ -108,13 +110,3 @@ def _words(probe):
     if probe.method == "linear":
         return f"linear, C={probe.chosen:g}"
     return f"{probe.chosen:.0f} nearest"
-
-
-def _shots():
-    try:
-        return [int(count) for count in SHOTS.value]
-    except ValueError:
-        raise ValueError(
-            "--shots must be whole numbers with commas between them, such as 1,5,10. "
-            f"Received: {','.join(SHOTS.value)}."
-        ) from None

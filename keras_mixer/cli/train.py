@@ -22,6 +22,7 @@ import sys
 from absl import flags
 
 from keras_mixer import training
+from keras_mixer.cli import _flags
 
 RECIPE = flags.DEFINE_enum(
     "recipe",
@@ -40,9 +41,6 @@ PREVIEW = flags.DEFINE_string(
     "Write a sheet of augmented training images to this PNG file, and do not train.",
 )
 
-# EX_TEMPFAIL of sysexits.h, "temporary failure": try the same command again.
-RESUME_ME = 75
-
 
 def _help(field):
     """Say what a setting is, and what it is by default and in the recipes."""
@@ -54,17 +52,7 @@ def _help(field):
     return "; ".join(said) + "."
 
 
-_DEFINE: dict = {
-    bool: flags.DEFINE_bool,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    str: flags.DEFINE_string,
-    str | None: flags.DEFINE_string,
-}
-SETTINGS = {
-    field.name: _DEFINE[field.type](field.name, None, _help(field))
-    for field in dataclasses.fields(training.TrainConfig)
-}
+given_settings = _flags.define_settings(dataclasses.fields(training.TrainConfig), _help)
 
 
 def main(argv):
@@ -85,7 +73,7 @@ def main(argv):
         done = training.train(config, OUTPUT_DIR.value)
     except training.Preempted as preempted:
         print(f"keras-mixer: {preempted}", file=sys.stderr)
-        return RESUME_ME
+        return _flags.RESUME_ME
     if done is not None:
         _write_pictures(done, pathlib.Path(OUTPUT_DIR.value))
         _print_report(done.report)
@@ -93,9 +81,7 @@ def main(argv):
 
 
 def _config():
-    settings = {
-        name: flag.value for name, flag in SETTINGS.items() if flag.value is not None
-    }
+    settings = given_settings()
     if "epochs" in settings:
         # Where a recipe counts in steps, the flag has the last word.
         settings.setdefault("steps", 0)

@@ -246,7 +246,8 @@ def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
         ([tmp_path / "dense.keras", tmp_path / "m"], "(batch, height, width, 3)"),
         (
             [tmp_path / "dense.keras", tmp_path / "m", "--batch_sizes=1,a"],
-            "whole numbers with commas between them, such as 1,2,4. Received: 1,a",
+            "whole numbers with commas between them, such as 1,2,4,8,16,32. "
+            "Received: 1,a",
         ),
         (
             [tmp_path / "quantized.keras", tmp_path / "m"],
