@@ -21,7 +21,7 @@ from keras_mixer.data.splits import (
     Source,
     StreamSplit,
 )
-from keras_mixer.data.tfds_sources import NotPrepared, open_prepared
+from keras_mixer.data.tfds_sources import NotPrepared, open_prepared, prepared_builder
 
 __all__ = [
     "Augmentation",
@@ -35,6 +35,7 @@ __all__ = [
     "open_prepared",
     "open_source",
     "open_split",
+    "prepared_builder",
     "service_restarted",
     "training_batches",
 ]

@@ -59,6 +59,23 @@ def open_prepared(dataset, split, data_dir=None, label="label"):
     Raises:
         NotPrepared: If it is not there; says how to prepare it.
     """
+    builder = prepared_builder(dataset, data_dir)
+    return StreamSplit(builder, split, builder.info.splits[split].num_examples, label)
+
+
+def prepared_builder(dataset, data_dir=None):
+    """Return the builder of a TensorFlow Dataset that is there already.
+
+    Args:
+        dataset: Its name, as `imagenet_v2/matched-frequency`.
+        data_dir: As for `open_tfds`.
+
+    Returns:
+        A `tfds.core.DatasetBuilder`.
+
+    Raises:
+        NotPrepared: If it is not there; says how to prepare it.
+    """
     builder = _builder(dataset, data_dir)
     if not builder.is_prepared():
         place = f" --data_dir={data_dir}" if data_dir else ""
@@ -70,7 +87,7 @@ def open_prepared(dataset, split, data_dir=None, label="label"):
             f"The data set must be prepared. Received: {dataset}, which is not in "
             f"{builder.data_path}. {words}"
         )
-    return StreamSplit(builder, split, builder.info.splits[split].num_examples, label)
+    return builder
 
 
 class NotPrepared(ValueError):

@@ -18,6 +18,7 @@ from keras_mixer.training.run import (
 )
 from keras_mixer.training.split_features import split_features
 from keras_mixer.training.suites import Score, imagenet_suite
+from keras_mixer.training.transfer import Transfer, transfer_all
 
 __all__ = [
     "RECIPES",
@@ -28,6 +29,7 @@ __all__ = [
     "Score",
     "TrainConfig",
     "Training",
+    "Transfer",
     "default_recipe",
     "evaluate",
     "few_shot",
@@ -37,4 +39,5 @@ __all__ = [
     "preview",
     "split_features",
     "train",
+    "transfer_all",
 ]

@@ -144,7 +144,7 @@ def _begin(config, folder, where):
     resumes = (folder / "checkpoint.npz").exists()
     asked = config
     if resumes:
-        config = _continued(config, folder)
+        config = continued(config, folder)
     else:
         shares = where.replicas * config.accumulation_steps
         config = config.fitted(examples, shares, where.memory)
@@ -190,7 +190,7 @@ def _locked(folder):
         lock.release()
 
 
-def _continued(config, folder):
+def continued(config, folder):
     """Return a configuration as the run in a folder began with it, or refuse it."""
     path = folder / "config.json"
     try:
