@@ -10,6 +10,8 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any
 
+from keras_mixer.catalog import list_weights, use_fastest_settings
+
 # What TensorFlow and LiteRT write on standard error while they start.
 # TF_CPP_MIN_LOG_LEVEL does not reach all of it (TensorFlow issue 100442).
 _START_UP_NOTE = re.compile(
@@ -87,6 +89,8 @@ _PROGRAM = os.path.basename(sys.argv[0])
 _IS_OURS = _PROGRAM in ("keras-mixer", "-m")  # `-m` while Python looks for us
 # Warnings and errors remain. Our programs say what is wrong themselves, in a line.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if _IS_OURS else "1")
+if _IS_OURS:  # What others start, they set.
+    use_fastest_settings()
 
 # `keras-mixer query` and the load test speak HTTP, and need neither Keras nor models.
 _IS_CLIENT = _PROGRAM == "load_test.py" or (
@@ -96,7 +100,6 @@ if not _IS_CLIENT:
     _import_keras()
 
 if TYPE_CHECKING or not _IS_CLIENT:
-    from keras_mixer.catalog import list_weights
     from keras_mixer.images import (
         decode_predictions,
         imagenet_labels,

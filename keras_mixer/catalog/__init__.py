@@ -18,6 +18,12 @@ from keras_mixer.catalog.entries import (
     list_weights,
     transform_of,
 )
+from keras_mixer.catalog.processor import (
+    cpu_features,
+    fastest_settings,
+    settings_in_use,
+    use_fastest_settings,
+)
 
 __all__ = [
     "CLASS_LISTS",
@@ -30,8 +36,12 @@ __all__ = [
     "check_choice",
     "check_positive",
     "check_range",
+    "cpu_features",
+    "fastest_settings",
     "labels_of",
     "list_weights",
     "needs_extra",
+    "settings_in_use",
     "transform_of",
+    "use_fastest_settings",
 ]

@@ -11,6 +11,7 @@ import sys
 from absl import app, flags, logging
 
 import keras_mixer
+from keras_mixer.catalog import settings_in_use
 
 # A verb is a file beside this one; the first line of its docstring says what it does.
 VERBS = {
@@ -45,7 +46,9 @@ def main():
         return
 
     def run(argv):
-        logging.set_verbosity(logging.WARNING)
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
+        logging.info(settings_in_use())
         try:
             return program.main(argv)
         except (ValueError, OSError, ImportError) as error:

@@ -12,7 +12,7 @@ import pathlib
 
 from absl import flags, logging
 
-from keras_mixer.catalog import needs_extra
+from keras_mixer.catalog import needs_extra, settings_in_use, use_fastest_settings
 
 flags.DEFINE_string("model_name", "mixer", "Name in the requests.")
 flags.DEFINE_string("host", "127.0.0.1", "0.0.0.0 opens it to the network.")
@@ -32,4 +32,6 @@ def main(argv):
     with needs_extra("Serving and asking a server", "serve"):
         from keras_mixer.serving.server import run
     logging.set_verbosity(logging.INFO)
+    use_fastest_settings(serves=True)
+    logging.info(settings_in_use())
     asyncio.run(run.serve(pathlib.Path(argv[1]).absolute(), flags.FLAGS))

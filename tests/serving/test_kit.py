@@ -184,7 +184,14 @@ def test_kserve_file_is_valid():
     image = load("compose.yaml")["services"]["serving"]["image"]
     assert image == f"tensorflow/serving:{model['runtimeVersion']}"
     environment = {variable["name"]: variable["value"] for variable in model["env"]}
-    assert environment == load("compose.yaml")["services"]["serving"]["environment"]
+    composed = load("compose.yaml")["services"]["serving"]["environment"]
+    # There the user's own environment comes first.
+    defaults = {name: f"${{{name}:-{value}}}" for name, value in environment.items()}
+    assert composed == defaults
+    assert environment == {
+        "TF_ENABLE_ONEDNN_OPTS": "1",
+        "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1",
+    }
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,12 @@ from keras_mixer.catalog import check_positive, needs_extra
 
 _CONNECT_SECONDS = 5
 # What this process was told by its environment, and replicas have to know.
-_ENVIRONMENT = ("KERAS_BACKEND", "KERAS_HOME", "KERAS_MIXER_WEIGHTS_URL")
+_ENVIRONMENT = (
+    "KERAS_BACKEND",
+    "KERAS_HOME",
+    "KERAS_MIXER_WEIGHTS_URL",
+    "TF_ENABLE_ONEDNN_OPTS",
+)
 
 
 def connect(cluster: str) -> None:

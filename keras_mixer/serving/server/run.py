@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import ctypes
-import os
 import signal
 import socket
 
@@ -30,8 +29,6 @@ async def serve(base_path, flags):
     # own, and keeps as much as the largest batch that it ever ran.
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX
-    # As tf_serving/compose.yaml sets it.
-    os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
     await versions.look()
     watching = asyncio.create_task(versions.watch())
     await grpc_server.start()
