@@ -1,17 +1,20 @@
 """The layers of exported models: the numbers of Keras', in the ops that fuse."""
 
 import collections
+import json
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
+import session_kernels
 import tensorflow as tf
 from serving_support import random_model
-from tensorflow.python.util import _pywrap_util_port
 
+from keras_mixer.catalog import cpu_features
 from keras_mixer.serving import export, fused
-
-tf1 = tf.compat.v1
 
 
 def served_copy(layer, **config):
@@ -59,46 +62,57 @@ def test_served_layer_leaves_other_normalisations_alone(options):
     assert type(served) is keras.layers.LayerNormalization
 
 
-def kernels_of(version):
-    """What a session makes of the signature `images`: its ops, with what they fuse."""
-    graph = tf.Graph()
-    with graph.as_default(), tf1.Session() as session:
-        meta = tf1.saved_model.load(session, ["serve"], str(version))
-        signature = meta.signature_def["images"]
-        size = signature.inputs["images"].tensor_shape.dim[1].size
-        metadata = tf1.RunMetadata()
-        session.run(
-            signature.outputs["probabilities"].name,
-            {signature.inputs["images"].name: np.zeros((2, size, size, 3), "f4")},
-            options=tf1.RunOptions(output_partition_graphs=True),
-            run_metadata=metadata,
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory):
+    """A model as plain Keras exports it, and as we do in each precision."""
+    folder, model = tmp_path_factory.mktemp("versions"), random_model()
+    keras_path = str(folder / "keras")
+    model.export(keras_path, verbose=False)
+    exported = {
+        precision: export.export_saved_model(
+            model, folder / precision, top_k=3, precision=precision
         )
-    return collections.Counter(
-        " ".join([node.op, *(op.decode() for op in node.attr["fused_ops"].list.s)])
-        for partition in metadata.partition_graphs
-        for node in partition.node
-    )
+        for precision in ("float32", "bfloat16")
+    }
+    return {"keras": keras_path, **exported}
 
 
-@pytest.mark.skipif(
-    not _pywrap_util_port.IsMklEnabled(), reason="TensorFlow without oneDNN"
-)
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_exported_model_runs_in_fused_kernels(tmp_path, precision):
-    version = export.export_saved_model(
-        random_model(), tmp_path, top_k=3, precision=precision
-    )
-    kernels = kernels_of(version)
-    # Between bfloat16 blocks and a float32 head there is a cast, and the normalisation
-    # after it stays a batch normalisation.
-    assert kernels["_MklLayerNorm"] == {"float32": 5, "bfloat16": 4}[precision]
-    assert kernels["_MklNativeFusedMatMul BiasAdd GeluExact"] == 4
-    # The second product of each MLP, the stem and the head.
-    assert kernels["_MklNativeFusedMatMul BiasAdd"] == 6
-    unfused = ("MatMul", "Conv2D", "BiasAdd", "Erf", "Squared", "Rsqrt")
-    assert not [
-        kernel
-        for kernel in kernels
-        if not kernel.startswith("_MklNativeFusedMatMul")
-        and any(name in kernel for name in unfused)
-    ]
+def kernels_of(versions, onednn):
+    """The kernels of each version, as a process of its own runs them."""
+    program = [sys.executable, session_kernels.__file__, *map(str, versions.values())]
+    environment = {**os.environ, "TF_ENABLE_ONEDNN_OPTS": onednn}
+    output = subprocess.run(program, env=environment, check=True, capture_output=True)
+    counts = map(collections.Counter, json.loads(output.stdout))
+    return dict(zip(versions, counts, strict=True))
+
+
+@pytest.mark.skipif("AVX2" not in cpu_features(), reason="oneDNN's ask for AVX2")
+def test_exported_model_runs_in_fused_kernels(versions):
+    found = kernels_of(versions, onednn="1")
+    # Without AVX512 oneDNN has no product in bfloat16.
+    for precision in ("float32", "bfloat16")[: 1 + ("AVX512" in cpu_features())]:
+        kernels = found[precision]
+        assert kernels["_MklLayerNorm"] == 5
+        assert kernels["_MklNativeFusedMatMul BiasAdd GeluExact"] == 4
+        # The second product of each MLP, the stem and the head.
+        assert kernels["_MklNativeFusedMatMul BiasAdd"] == 6
+        assert kernels["Mean"] == 1  # over the patches, before the head
+        unfused = ("MatMul", "Conv2D", "BiasAdd", "Erf", "Squared", "Rsqrt")
+        assert not [
+            kernel
+            for kernel in kernels
+            if not kernel.startswith("_MklNativeFusedMatMul")
+            and any(name in kernel for name in unfused)
+        ]
+
+
+def test_exported_model_takes_no_more_ops_than_keras_where_onednn_is_off(versions):
+    found = kernels_of(versions, onednn="0")
+    ours, keras_ops = found["float32"], found["keras"]
+    assert keras_ops["_FusedMatMul BiasAdd"] == 10
+    more, less = ours - keras_ops, keras_ops - ours
+    # `beta - mean * scale` is a difference here, a sum with a negative one there.
+    assert more.pop("Sub") <= less["AddN"]
+    # The names of the best classes.
+    assert more.keys() <= {"Const", "TopKV2", "GatherV2"}
+    assert less["Neg"] == 5 and less["Reshape"] == 10
