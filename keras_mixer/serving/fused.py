@@ -26,24 +26,29 @@ class FusedLayerNormalization(layers.LayerNormalization):
 
     It has the variables of Keras' layer, and gives the same numbers.
 
-    TensorFlow has no op for it, but where it finds these, with gamma and beta as
-    constants, it runs `_MklLayerNorm` instead (`IsCommonNormPattern` in its
-    `remapper.cc`). Where oneDNN is off they are the ops of Keras' own layer.
+    TensorFlow has no op for it, but where it finds this batch normalisation of one
+    "image" with a channel for each token, followed by gamma and beta, it runs
+    `_MklLayerNorm` instead (`FindMklLayerNorm` in its `remapper.cc`). Elsewhere the ops
+    below compute the same, more slowly than Keras' own would. Of those, with gamma and
+    beta as constants, TensorFlow 2.21 makes the same kernel, but with an epsilon of
+    0.001, whichever is theirs.
     """
 
     def call(self, x):
         x = tf.cast(x, self.compute_dtype)
-        gamma, beta = _constant(self.gamma), _constant(self.beta)
-        axis = [len(x.shape) - 1]  # -1 would not be recognised
-        mean = tf.reduce_mean(x, axis, keepdims=True)
-        variance = tf.reduce_mean(
-            tf.math.squared_difference(x, mean), axis, keepdims=True
+        channels = x.shape[-1]
+        # Of `x`: an op that looked at the reshaped tensor would keep it from fusing.
+        tokens = tf.size(x) // channels
+        y = tf.reshape(x, [1, tokens, channels, 1])
+        y, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=y,
+            scale=tf.fill([tokens], 1.0),
+            offset=tf.fill([tokens], 0.0),
+            mean=tf.zeros([0]),
+            variance=tf.zeros([0]),
+            epsilon=self.epsilon,
+            data_format="NCHW",
+            is_training=True,
         )
-        scale = tf.math.rsqrt(variance + self.epsilon) * gamma
-        return x * scale + (beta - mean * scale)
-
-
-def _constant(variable):
-    with tf.init_scope():  # where a function is traced, this is outside of it
-        value = variable.numpy()
-    return tf.constant(value)
+        y = tf.reshape(y, tf.shape(x))
+        return y * self.gamma.value + self.beta.value
