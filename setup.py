@@ -41,6 +41,8 @@ RUNTIMES = [
 # Labelling files by the million: what reads and writes them, and many machines.
 BULK = ["fsspec>=2025.3", "pyarrow>=19,<27"]
 CLUSTER = [*BULK, "ray[data]>=2.50,<3"]
+# The Hugging Face Hub, and the picture of a model that is pushed there.
+HUB = ["huggingface-hub>=2.4,<3", "matplotlib>=3.9,<4"]
 NOTEBOOKS = [
     *TRAIN,
     *SERVE,
@@ -55,6 +57,7 @@ TEST = [
     *NOTEBOOKS,
     *RUNTIMES,
     *CLUSTER,
+    *HUB,
     "check-jsonschema>=0.33,<1",
     "hypothesis>=6.100,<7",
     "jax>=0.6,<1",
@@ -102,6 +105,7 @@ setuptools.setup(
         "runtimes": RUNTIMES,
         "bulk": BULK,
         "cluster": CLUSTER,
+        "hub": HUB,
         "demo": DEMO,
         "notebooks": NOTEBOOKS,
         "test": TEST,

@@ -26,7 +26,7 @@ MODEL = flags.DEFINE_string(
     "model", None, "A named model, such as MlpMixerB16, with --weights."
 )
 WEIGHTS = flags.DEFINE_string(
-    "weights", None, "For a named model: a tag of the catalogue, or a file."
+    "weights", None, "For a named model: a tag, a file, or hf://org/repo."
 )
 DATASET = flags.DEFINE_string(
     "dataset", None, "digits, folder:PATH, or the name of a TensorFlow Dataset."

@@ -40,9 +40,9 @@ MODEL = flags.DEFINE_string(
 WEIGHTS = flags.DEFINE_string(
     "weights",
     None,
-    "For a named model: a tag of the catalogue or a path; imagenet by default. For a "
-    ".keras file built with include_preprocessing=False: the tag that says how to "
-    "prepare images.",
+    "For a named model: a tag of the catalogue, a path or, on the Hugging Face Hub, "
+    "hf://org/repo@revision; imagenet by default. For a .keras file built with "
+    "include_preprocessing=False: the tag that says how to prepare images.",
 )
 LABELS = flags.DEFINE_string(
     "labels",

@@ -14,6 +14,7 @@ from keras_mixer.models.mixer import (
     MlpMixerS8,
     MlpMixerS16,
     MlpMixerS32,
+    variant_name,
 )
 from keras_mixer.models.open import default_labels, open_model
 from keras_mixer.models.port import load_weights
@@ -37,4 +38,5 @@ __all__ = [
     "features",
     "load_weights",
     "open_model",
+    "variant_name",
 ]

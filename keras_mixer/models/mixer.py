@@ -98,9 +98,10 @@ def MlpMixer(
         patch_size: Side of a square patch, in pixels.
         include_top: Whether to end in the classifier `head`.
         weights: `None` (random initialisation), a tag of the catalogue
-            (`keras_mixer.list_weights()`), or the path of a weights file
-            (`.pdparams`, `.npz`, `.safetensors`, `.weights.h5`, `.keras`). Weights
-            also decide GELU flavour and preprocessing.
+            (`keras_mixer.list_weights()`), the path of a weights file (`.pdparams`,
+            `.npz`, `.safetensors`, `.weights.h5`, `.keras`), or a repository of the
+            Hugging Face Hub, `hf://org/repo` or `hf://org/repo@revision`. Weights also
+            decide GELU flavour and preprocessing.
         input_tensor: A Keras tensor of shape `(batch, height, width, 3)` to build on.
         input_shape: `(height, width, 3)`; height and width are multiples of
             `patch_size`. `None` means `(224, 224, 3)`, or the shape of `input_tensor`.

@@ -10,7 +10,11 @@ import numpy as np
 
 from keras_mixer.catalog import CLASS_LISTS, TAGS
 from keras_mixer.models import mixer
-from keras_mixer.weights import checked_constants, read_keras_config
+from keras_mixer.weights import (
+    checked_constants,
+    labels_of_weights,
+    read_keras_config,
+)
 
 # Layers that compute a tensor from a tensor. Those that run code of the file, read
 # other files or enlarge their input are left out.
@@ -48,7 +52,8 @@ def open_model(
     Args:
         model: A name, such as `"MlpMixerB16"`, the path of a `.keras` file, or the
             folder of a training run.
-        weights: For a named model: a tag of the catalogue, or the path of a file.
+        weights: For a named model: a tag of the catalogue, the path of a file, or
+            `hf://org/repo`.
 
     Returns:
         The model, not compiled.
@@ -83,7 +88,7 @@ def default_labels(
     model: str | pathlib.Path,
     weights: str | pathlib.Path | None,
     classes: int,
-) -> str | pathlib.Path | None:
+) -> list[tuple[str, str]] | str | pathlib.Path | None:
     """What names the classes of a model, where the user does not say.
 
     Args:
@@ -92,12 +97,15 @@ def default_labels(
         classes: How many classes the model has.
 
     Returns:
-        The tag of a named model; `labels.txt` that a training run left beside a file;
+        The tag of a named model, or the names in the `config.json` of its weights, as
+        pairs; `labels.txt` that a training run left beside a file;
         `"imagenet"` where it has a list of so many classes; or None.
     """
     if str(model) in mixer.VARIANTS:
         if weights in TAGS:
             return str(weights)
+        if weights is not None and (names := labels_of_weights(weights)):
+            return names
     elif (path := _file(model).with_name("labels.txt")).is_file():
         return path
     return "imagenet" if classes in CLASS_LISTS else None

@@ -36,9 +36,9 @@ def open_predictor(
             highest is taken; or the URL of a model on a server,
             `http://HOST:PORT/v1/models/NAME` or the same with `https` or `grpc`. A
             SavedModel is a program: open one only if you trust who made it.
-        weights: For a named model: a tag of the catalogue or a path, `"imagenet"` if
-            None. For a model that was built with `include_preprocessing=False`: the tag
-            that says how to prepare images.
+        weights: For a named model: a tag of the catalogue, a path or `hf://org/repo`,
+            `"imagenet"` if None. For a model that was built with
+            `include_preprocessing=False`: the tag that says how to prepare images.
         labels: Names of the classes: a list, the path of a text file with one a line,
             or a tag. `None` finds them as `keras-mixer predict` says. A server and a
             SavedModel have their own.

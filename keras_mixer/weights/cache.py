@@ -14,7 +14,8 @@ import urllib.parse
 import filelock
 
 from keras_mixer.catalog import ENTRIES
-from keras_mixer.weights import names
+from keras_mixer.weights import hub, names
+from keras_mixer.weights.constants import labels_told
 from keras_mixer.weights.download import DownloadError, download, sha256_of
 from keras_mixer.weights.files import written_whole
 from keras_mixer.weights.fill import check_whole
@@ -25,7 +26,7 @@ def open_weights(weights, model_name):
     """Open what `weights=` names.
 
     Args:
-        weights: A tag of the catalogue, or a path.
+        weights: A tag of the catalogue, a path, or `hf://org/repo`.
         model_name: Name of the model that asks, or None for one without a name.
 
     Returns:
@@ -37,15 +38,34 @@ def open_weights(weights, model_name):
     entry = ENTRIES.get((model_name, weights))
     if entry is not None:
         return open_file(fetch(entry), entry.transform)
+    if hub.is_address(weights):
+        return open_file(hub.fetch_repository(weights))
     path = os.fspath(weights)
     tags = [tag for name, tag in ENTRIES if name == model_name]
     if not os.path.exists(path) and not path.endswith(names.SUFFIXES):
         raise ValueError(
             f"weights must be None, the path of a {', '.join(names.SUFFIXES)} file, "
-            f"or one of the tags of {model_name or 'a named variant'}: "
+            f"hf://org/repo, or one of the tags of {model_name or 'a named variant'}: "
             f"{', '.join(tags) or 'none'}. Received: {path!r}."
         )
     return open_file(path)
+
+
+def labels_of_weights(weights):
+    """The names of classes that a `config.json` beside the weights gives.
+
+    Args:
+        weights: What `open_weights` takes.
+
+    Returns:
+        What `labels_told` returns; None for weights of other formats.
+
+    Raises:
+        ValueError: If it says something impossible, or the weights cannot be had.
+    """
+    if hub.is_address(weights):
+        weights = hub.fetch_repository(weights)
+    return labels_told(weights) if str(weights).endswith(".safetensors") else None
 
 
 def fetch(entry):

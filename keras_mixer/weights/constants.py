@@ -7,6 +7,7 @@ ones two, Alibaba MIIL's, were trained otherwise than the rest.
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 
 from keras_mixer.catalog import ENTRIES
@@ -14,7 +15,16 @@ from keras_mixer.weights import formats
 
 # The key of this package's own entry in a file's header.
 HEADER_KEY = "keras_mixer"
-_MAX_CONFIG_BYTES = 1 << 20
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# 21,843 names of classes with their descriptions take 2 MB.
+_MAX_CONFIG_BYTES = 8 << 20
+# timm's names of the constants, and ours.
+_NAMES = (
+    ("mean", "mean"),
+    ("std", "std"),
+    ("interpolation", "interpolation"),
+    ("crop_pct", "crop_ratio"),
+)
 
 
 def constants_told(path, classes):
@@ -39,20 +49,10 @@ def constants_told(path, classes):
     header = formats.read_metadata(path)
     if HEADER_KEY in header:
         return checked_constants(_parsed(header[HEADER_KEY], path), path)
-    config_path = pathlib.Path(path).with_name("config.json")
-    if config_path.is_file() and config_path.stat().st_size <= _MAX_CONFIG_BYTES:
-        config = _parsed(config_path.read_bytes(), config_path)
-        # Older repositories have one flat dict, and other programs their own files.
-        if str(config.get("architecture", "")).startswith("mixer_"):
-            config = _object(config.get("pretrained_cfg", config), config_path)
-            names = [
-                ("mean", "mean"),
-                ("std", "std"),
-                ("interpolation", "interpolation"),
-                ("crop_pct", "crop_ratio"),
-            ]
-            found = {ours: config[theirs] for theirs, ours in names if theirs in config}
-            return checked_constants(found, config_path)
+    folder = pathlib.Path(path).parent
+    if config := config_in(folder):
+        found = {ours: config[theirs] for theirs, ours in _NAMES if theirs in config}
+        return checked_constants(found, folder / "config.json")
     transforms = {
         entry.transform
         for entry in ENTRIES.values()
@@ -67,6 +67,65 @@ def constants_told(path, classes):
         file=sys.stderr,
     )
     return {}
+
+
+def config_in(folder):
+    """What a folder's `config.json` says of a Mixer of timm's, in one dict.
+
+    Returns:
+        The dict; empty where there is no such file, or it is of something else.
+
+    Raises:
+        ValueError: If it is damaged, or too large for what it is.
+    """
+    path = pathlib.Path(folder) / "config.json"
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise ValueError(
+            f"A config.json has at most {_MAX_CONFIG_BYTES:,} bytes. Received: "
+            f"{path.stat().st_size:,}, {path}. Remove it, or fetch it again."
+        )
+    config = _parsed(path.read_bytes(), path)
+    # Other programs have files of the same name.
+    if not str(config.get("architecture", "")).startswith("mixer_"):
+        return {}
+    # Older repositories have one flat dict.
+    return {**config, **_object(config.get("pretrained_cfg", {}), path)}
+
+
+def labels_told(path):
+    """The names of classes in the `config.json` beside a `.safetensors` file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        A list with a pair `(name, description)` for each class, or None where there is
+        no such file, or it does not say.
+
+    Raises:
+        ValueError: If it says something impossible.
+    """
+    folder = pathlib.Path(path).parent
+    config = config_in(folder)
+    names = config.get("label_names", config.get("labels"))
+    if names is None:
+        return None
+    known = config.get("label_descriptions") or {}
+    if isinstance(names, dict) and all(str(i) in names for i in range(len(names))):
+        names = [names[str(i)] for i in range(len(names))]
+    is_possible = isinstance(names, list) and isinstance(known, dict)
+    for name in names if is_possible else ():
+        label = known.get(name, name) if isinstance(name, str) else None
+        is_possible &= isinstance(label, str) and not _CONTROL.search(name + label)
+    if not is_possible:
+        raise ValueError(
+            "label_names must be a list of names, and label_descriptions describe "
+            f"them, without control characters. Received: others, in "
+            f"{folder}/config.json. Mend it, or remove them."
+        )
+    return [(name, known.get(name, name)) for name in names]
 
 
 def constants_header(transform, approximate_gelu):

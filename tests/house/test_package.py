@@ -218,7 +218,7 @@ def test_what_the_package_imports_is_in_its_extras(monkeypatch):
     runpy.run_path(str(PACKAGE.parent / "setup.py"))
     extras = packaged["extras_require"]
     asked_for = list(packaged["install_requires"])
-    for extra in ("train", "serve", "runtimes", "cluster"):
+    for extra in ("train", "serve", "runtimes", "cluster", "hub"):
         asked_for += extras[extra]
     asked_for = {plain(re.match(r"[\w-]+", wanted)[0]) for wanted in asked_for}
     dists = importlib.metadata.packages_distributions()

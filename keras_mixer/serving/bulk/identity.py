@@ -63,9 +63,13 @@ def _of_weights(digest, model):
 def _files_of(name, weights):
     """The files that a model is read from."""
     from keras_mixer.models import VARIANTS
-    from keras_mixer.weights import fetch
+    from keras_mixer.weights import fetch, fetch_repository, is_address
 
     if name in VARIANTS:
+        if is_address(weights):
+            path = fetch_repository(weights)
+            # Its config.json gives the crop, and the names of the classes.
+            return [path, *path.parent.glob("config.json")]
         entry = ENTRIES.get((name, weights or "imagenet"))
         return [pathlib.Path(fetch(entry) if entry else os.fspath(weights))]
     path = pathlib.Path(name)
