@@ -43,6 +43,9 @@ BULK = ["fsspec>=2025.3", "pyarrow>=19,<27"]
 CLUSTER = [*BULK, "ray[data]>=2.50,<3"]
 # The Hugging Face Hub, and the picture of a model that is pushed there.
 HUB = ["huggingface-hub>=2.4,<3", "matplotlib>=3.9,<4"]
+# Where the figures of a training run may go.
+MLFLOW = ["mlflow>=3.7,<4"]
+WANDB = ["wandb>=0.27,<1"]
 NOTEBOOKS = [
     *TRAIN,
     *SERVE,
@@ -61,6 +64,7 @@ TEST = [
     "check-jsonschema>=0.33,<1",
     "hypothesis>=6.100,<7",
     "jax>=0.6,<1",
+    "mlflow-skinny>=3.7,<4",
     "paddlepaddle>=3.0,<4",
     "psutil>=6,<8",
     "pytest-xdist>=3.6,<4",
@@ -106,6 +110,8 @@ setuptools.setup(
         "bulk": BULK,
         "cluster": CLUSTER,
         "hub": HUB,
+        "mlflow": MLFLOW,
+        "wandb": WANDB,
         "demo": DEMO,
         "notebooks": NOTEBOOKS,
         "test": TEST,

@@ -33,6 +33,7 @@ class Run(keras.callbacks.Callback):
         step: Optimizer steps so far.
         history: One dict of figures for each finished epoch.
         stop: Event that tells the run to save its state and stop.
+        ended: Whether a callback ended it before its last step.
     """
 
     def __init__(self, config, folder, where, source, services=()):
@@ -45,6 +46,7 @@ class Run(keras.callbacks.Callback):
         self.step = 0
         self.history = []
         self.stop = threading.Event()
+        self.ended = False
         self.seconds_before = 0.0
         self.started = self.saved_at = time.monotonic()
         self.metric_values = None
@@ -116,6 +118,7 @@ class Run(keras.callbacks.Callback):
                 f"now ({self.source.name}). Use another --output_dir to start anew."
             )
         self.step = meta["step"]
+        self.ended = meta.get("ended", False)
         self.history = meta["history"]
         self.seconds_before = meta["seconds"]
         if self.step % self.epoch_steps:
@@ -131,6 +134,7 @@ class Run(keras.callbacks.Callback):
             return
         meta = {
             "step": self.step,
+            "ended": self.ended,
             "history": self.history,
             "seconds": self.seconds,
             "train_examples": self.train_size,
@@ -155,17 +159,13 @@ class Run(keras.callbacks.Callback):
             "resumes there."
         )
 
-    def fit(self):
+    def fit(self, callbacks=()):
         """Run `model.fit` from the step that the run stands at to the last."""
         val = self.source.splits.get("val")
         if val:
             val_steps = -(-val.size // self.config.batch_size)
             val = self.where.distribute(data.evaluation_batches(val, **self.batching()))
-        callbacks = [self]
-        if self.where.is_chief:
-            board = keras.callbacks.TensorBoard
-            callbacks.append(board(self.folder / "tensorboard", write_graph=False))
-        while self.step < self.total_steps:
+        while self.step < self.total_steps and not self.ended:
             # Whole epochs together; what is left of one, after resuming or before
             # the last step, by itself.
             epoch, done = divmod(self.step, self.epoch_steps)
@@ -190,7 +190,7 @@ class Run(keras.callbacks.Callback):
                     steps_per_epoch=steps or self.epoch_steps,
                     validation_data=val,
                     validation_steps=val and val_steps,
-                    callbacks=callbacks,
+                    callbacks=[self, *callbacks],
                     shuffle=False,  # The batches come shuffled.
                     verbose=self.verbose,
                 )
@@ -204,6 +204,9 @@ class Run(keras.callbacks.Callback):
                     "service was started anew. The same command resumes from the last "
                     "checkpoint."
                 ) from error
+            if self.trainer.stop_training:
+                self.ended = True
+                self.save()
 
     def batching(self):
         """Return what the batches of all splits have in common."""

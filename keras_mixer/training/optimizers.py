@@ -34,6 +34,10 @@ class WarmUp(schedules.LearningRateSchedule):
         rate = self.decay(ops.maximum(step - self.steps, 0.0))
         return rate * ops.minimum((step + 1) / max(self.steps, 1), 1.0)
 
+    def get_config(self):
+        decay = keras.saving.serialize_keras_object(self.decay)
+        return {"steps": self.steps, "decay": decay}
+
 
 def make_optimizer(config, model, total_steps):
     """Make the optimizer of a `TrainConfig` for the variables of a model."""
@@ -49,6 +53,8 @@ def make_optimizer(config, model, total_steps):
         "global_clipnorm": config.clip_norm or None,
         "use_ema": bool(config.ema_momentum),
         "ema_momentum": config.ema_momentum,
+        # Not numbered by how many there were in the process: trackers keep it.
+        "name": config.optimizer,
     }
     if config.optimizer == "sgd":
         optimizer = RatedSGD(momentum=0.9, **common)

@@ -136,6 +136,11 @@ class TrainConfig(Augmentation):
     jit_compile: bool = _field(
         False, "Compile the step with XLA: faster after a minute's compilation."
     )
+    tracker: str = _field(
+        "tensorboard",
+        "Where the figures go beside the folder of the run: tensorboard, into it; "
+        "mlflow, or wandb, as their environment variables say.",
+    )
     deterministic: bool = _field(
         False, "Use only operations that give the same bits on every run."
     )
@@ -256,6 +261,7 @@ _CHOICES: dict[str, Any] = {
     "loss": ("softmax", "sigmoid"),
     "precision": PRECISIONS,
     "strategy": STRATEGIES,
+    "tracker": ("tensorboard", "mlflow", "wandb"),
 }
 _RANGES = [
     ("image_size steps batch_size checkpoint_minutes checkpoint_steps", 0, 1e12),

@@ -9,6 +9,7 @@ import pathlib
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import filelock
@@ -24,6 +25,7 @@ from keras_mixer.training import devices
 from keras_mixer.training.fit import Run, write_text
 from keras_mixer.training.optimizers import build_model
 from keras_mixer.training.recipes import TrainConfig
+from keras_mixer.training.trackers import tracked
 
 # Examples kept for a sheet of predictions, and how many of them may be wrong ones.
 _SHOWN, _SHOWN_WRONG = 48, 12
@@ -90,17 +92,25 @@ class Training:
     report: dict[str, Any]
 
 
-def train(config: TrainConfig, output_dir: str | os.PathLike[str]) -> Training | None:
+def train(
+    config: TrainConfig,
+    output_dir: str | os.PathLike[str],
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> Training | None:
     """Train a model, or go on training it.
 
     Writes to `output_dir`: `config.json`; `checkpoint.npz`, from which the same call
     resumes to the bit; `model.keras`, the best weights by validation accuracy as a
-    complete float32 model; `labels.txt`; `history.csv`; `tensorboard/`; `report.json`.
+    complete float32 model; `labels.txt`; `history.csv`; `report.json`; and
+    `tensorboard/`, or the number of the run that another tracker has.
 
     Args:
         config: A `TrainConfig`.
         output_dir: The folder of the run, which all workers must see. One that holds
             another run's checkpoint is refused, and one that another process trains in.
+        callbacks: Keras callbacks for `fit`, such as `keras.callbacks.EarlyStopping`.
+            A run is one or more calls of `fit`, of which a callback hears as of so many
+            trainings; what it knows is lost when a run is stopped and resumed.
 
     Returns:
         A `Training`; `None` in the workers of several that are not the first.
@@ -121,9 +131,20 @@ def train(config: TrainConfig, output_dir: str | os.PathLike[str]) -> Training |
     with _locked(folder) if where.is_chief else contextlib.nullcontext():
         run = _begin(config, folder, where)
         with data.errors_in_words(run.source):
-            with _sigterm_noted() as run.stop:
-                run.fit()
-            return _finish(run) if where.is_chief else None
+            if not where.is_chief:
+                with _sigterm_noted() as run.stop:
+                    run.fit(callbacks)
+                return None
+            with tracked(run.config, folder) as (tracker, log):
+                with _sigterm_noted() as run.stop:
+                    run.fit([tracker, *callbacks])
+                done = _finish(run)
+                log({key: done.report[key] for key in _FINAL})
+                return done
+
+
+# What a tracker gets of the report.
+_FINAL = ("test_accuracy", "test_top5_accuracy", "test_loss")
 
 
 def _begin(config, folder, where):
@@ -220,7 +241,7 @@ _ANEW = "Use another --output_dir, or delete that one to start anew."
 _FREE_FIELDS = frozenset(
     (
         *("strategy", "data_service", "jit_compile", "data_dir"),
-        *("checkpoint_minutes", "checkpoint_steps"),
+        *("checkpoint_minutes", "checkpoint_steps", "tracker"),
     )
 )
 
