@@ -6,14 +6,24 @@ JSON, a line each, over the program's standard input and output.
 
 import json
 import os
+import pathlib
 import resource
+import runpy
 import subprocess
 import sys
 import time
+import types
 
 import numpy as np
 
 THREADS = 2
+# The package's file without the package: the driver must not load TensorFlow, since a
+# process that it starts begins with its parent's peak of memory.
+PROCESSOR = types.SimpleNamespace(
+    **runpy.run_path(
+        str(pathlib.Path(__file__).parents[1] / "keras_mixer/catalog/processor.py")
+    )
+)
 
 
 class Contender:

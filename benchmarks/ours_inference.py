@@ -12,8 +12,7 @@ import sys
 import contender
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-# As export/tf_serving/compose.yaml and `keras-mixer serve` set it.
-os.environ["TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"] = "1"
+# The settings of `keras-mixer serve` come with the environment: `Arena` has them.
 # The server has no Keras; without this TensorFlow would import it.
 sys.modules["keras"] = None
 

@@ -22,16 +22,20 @@ HERE = pathlib.Path(__file__).parent
 # libgomp and Intel's runtime let idle threads spin for up to 200 ms.
 PAUSE_SECONDS = 0.25
 
-# Whose programs they are, and in which precisions they compute.
+_FLOATS = ("float32", "bfloat16")
+# Whose programs they are, in which precisions they compute, and what is said to the
+# program beside the precision.
 PEERS = {
-    "torch": (
-        "torch_contender.py",
-        ("float32", "bfloat16", "int8", "int8_compiled"),
-    ),
-    "OpenVINO": ("openvino_contender.py", ("float32", "bfloat16")),
-    "ONNX Runtime": ("onnxruntime_contender.py", ("float32",)),
-    "Paddle": ("paddle_contender.py", ("float32",)),
+    "torch": ("torch_contender.py", (*_FLOATS, "int8", "int8_compiled"), ""),
+    "torch.compile": ("torch_contender.py", _FLOATS, "_compiled"),
+    "OpenVINO": ("openvino_contender.py", _FLOATS, ""),
+    "ONNX Runtime": ("onnxruntime_contender.py", ("float32",), ""),
+    "Paddle": ("paddle_contender.py", ("float32",), ""),
+    "Keras' own layers": ("keras_contender.py", _FLOATS, ""),
+    "zeromodels": ("keras_contender.py", _FLOATS, "_zeromodels"),
 }
+# What is compared in training.
+TRAINED = ("torch", "torch.compile", "Keras' own layers")
 
 # Largest difference of a logarithm of a probability from ours in float32.
 TOLERANCE = {"float32": 2e-3, "bfloat16": 0.5}
@@ -143,13 +147,19 @@ class Arena:
 
     def peer(self, name, precision):
         """Start a peer; None if it has not that precision, or is not installed."""
-        program, precisions = PEERS[name]
-        if precision not in precisions or not self._has(program):
+        program, precisions, said = PEERS[name]
+        if precision not in precisions or not self.has(name):
             return None
-        return self._start(name, self.peers_python, program, precision)
+        return self._start(name, self.peers_python, program, precision + said)
 
-    def _has(self, program):
+    def has(self, name):
+        """Whether the module of a peer is installed."""
+        program, _, said = PEERS[name]
         module = program.removesuffix("_contender.py")
+        if said == "_zeromodels":
+            module = "tensorflow, zeromodels"
+        elif module == "keras":
+            module = "tensorflow, keras"
         command = [self.peers_python, "-c", f"import {module}"]
         found = subprocess.run(command, capture_output=True).returncode == 0
         if not found:
@@ -159,7 +169,10 @@ class Arena:
     def _start(self, name, python, program, precision):
         log = self.folder / f"{pathlib.Path(program).stem}-{precision}.log"
         command = [python, HERE / program, self.folder, precision]
-        return contender.Contender(name, command, log)
+        # As `keras-mixer serve` and the other verbs choose them.
+        serves = program == "ours_inference.py"
+        settings = contender.PROCESSOR.fastest_settings(serves)
+        return contender.Contender(name, command, log, **settings)
 
 
 def alternate(contenders, rounds, method, **arguments):
@@ -402,10 +415,10 @@ def training(arena):
             )
         }
         contenders = [ours]
-        torch = arena.peer("torch", precision)
-        if torch is not None:
-            losses["torch"] = torch.ask("start_training", batch=batch, **settings)
-            contenders.append(torch)
+        for peer in (arena.peer(name, precision) for name in TRAINED):
+            if peer is not None:
+                losses[peer.name] = peer.ask("start_training", batch=batch, **settings)
+                contenders.append(peer)
         first = [values[0] for values in losses.values()]
         if max(first) - min(first) > {"float32": 1e-3, "bfloat16": 0.1}[precision]:
             raise RuntimeError(f"The losses of the first step differ: {losses}.")
@@ -509,7 +522,7 @@ def _bulk_speed(arena, model, precision, step, rounds):
         turns["predict before"] = (ours, "old")
     size = json.loads((arena.folder / model / "sizes.json").read_text())["image_size"]
     peer = None
-    if arena._has(PEERS["torch"][0]):
+    if arena.has("torch"):
         log = arena.folder / f"bulk-torch-{model}-{precision}.log"
         program = [HERE / "bulk_torch.py", arena.folder / model, precision]
         peer = contender.Contender("torch", [arena.peers_python, *program], log)

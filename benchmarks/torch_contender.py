@@ -4,7 +4,8 @@
 
 In bfloat16 the weights are stored so for inference (faster than autocast), and
 autocast around float32 weights for training. In int8 activations are rounded as they
-are computed: by `torch.ao` in int8, by torchao, compiled, in int8_compiled.
+are computed: by `torch.ao` in int8, by torchao in int8_compiled. What ends in _compiled
+goes through `torch.compile`.
 """
 
 import json
@@ -49,18 +50,21 @@ class Served(nn.Module):
 class Torch(contender.Inference):
     def load(self, folder, precision):
         self.folder = folder
-        is_int8 = precision.startswith("int8")
+        precision, _, compiled = precision.partition("_")
+        self.compiles = bool(compiled)
+        is_int8 = precision == "int8"
         self.dtype = torch.float32 if is_int8 else getattr(torch, precision)
         self.served = Served(read_mixer(folder), self.dtype).eval()
-        if precision == "int8":
+        if is_int8 and not compiled:
             self.served = torch.ao.quantization.quantize_dynamic(
                 self.served, {nn.Linear}, dtype=torch.qint8
             )
-        elif precision == "int8_compiled":
+        elif is_int8:
             from torchao import quantization
 
             config = quantization.Int8DynamicActivationInt8WeightConfig()
             quantization.quantize_(self.served, config)
+        if compiled:
             self.served = torch.compile(self.served)
 
     @torch.inference_mode()
@@ -86,9 +90,11 @@ class Torch(contender.Inference):
     def start_training(self, batch, learning_rate, weight_decay, clip_norm):
         """Prepare steps as `keras_mixer.train` takes them: AdamW, clipped gradient."""
         self.served = None
-        model = read_mixer(self.folder).train()
-        kernels = [p for p in model.parameters() if p.ndim > 1]
-        others = [p for p in model.parameters() if p.ndim == 1]
+        mixer = model = read_mixer(self.folder).train()
+        if self.compiles:
+            model = torch.compile(mixer)
+        kernels = [p for p in mixer.parameters() if p.ndim > 1]
+        others = [p for p in mixer.parameters() if p.ndim == 1]
         optimizer = torch.optim.AdamW(
             [
                 {"params": kernels, "weight_decay": weight_decay},
@@ -107,7 +113,7 @@ class Torch(contender.Inference):
                 logits = model(pixels)
             loss = nn.functional.cross_entropy(logits.float(), labels)
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+            nn.utils.clip_grad_norm_(mixer.parameters(), clip_norm)
             optimizer.step()
             return loss.item()
 

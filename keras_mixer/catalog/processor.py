@@ -2,7 +2,6 @@
 
 They are environment variables, since TensorFlow takes them so: TF_ENABLE_ONEDNN_OPTS
 when it is imported, TF_ONEDNN_ASSUME_FROZEN_WEIGHTS when a model runs first.
-`benchmarks/cpu_settings.py` measures what each is worth.
 """
 
 import os
