@@ -325,9 +325,13 @@ def _named(variant_name: str) -> Callable[..., keras.Model]:
     variant = VARIANTS[variant_name]
     image_shape = (variant.image_size, variant.image_size, 3)
 
-    def build_variant(**arguments: Any) -> keras.Model:
+    # The first two also by position, as in keras.applications.
+    def build_variant(
+        include_top: bool = True, weights: Any = None, **arguments: Any
+    ) -> keras.Model:
         if arguments.get("input_tensor") is None:
             arguments.setdefault("input_shape", image_shape)
+        arguments |= {"include_top": include_top, "weights": weights}
         return MlpMixer(*variant.sizes, **{"name": variant_name, **arguments})
 
     # The arguments are described once, in MlpMixer: here they are looked up.
@@ -337,6 +341,7 @@ def _named(variant_name: str) -> Callable[..., keras.Model]:
         for p in shared.parameters.values()
         if p.kind is p.KEYWORD_ONLY
     ]
+    parameters[:2] = [p.replace(kind=p.POSITIONAL_OR_KEYWORD) for p in parameters[:2]]
     build_variant.__signature__ = shared.replace(parameters=parameters)  # type: ignore
     build_variant.__name__ = build_variant.__qualname__ = variant_name
     build_variant.__doc__ = f"""Build {variant_name}: {variant.num_blocks} blocks, \

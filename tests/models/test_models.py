@@ -35,13 +35,29 @@ def test_variant_has_the_published_number_of_parameters(name):
     keras.backend.clear_session()
 
 
+def test_variants_take_top_and_weights_by_position_as_keras_applications_do():
+    model = keras_mixer.MlpMixerNano4(False, "cifar10", pooling="avg")
+    named = keras_mixer.MlpMixerNano4(
+        include_top=False, weights="cifar10", pooling="avg"
+    )
+    assert model.output_shape == (None, 128)
+    for found, expected in zip(model.get_weights(), named.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    with pytest.raises(TypeError):
+        keras_mixer.MlpMixerNano4(True, "cifar10", None)
+
+
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_variants_take_the_arguments_of_mlp_mixer(name):
     shared = inspect.signature(keras_mixer.MlpMixer).parameters
     own = inspect.signature(getattr(keras_mixer, name)).parameters
     assert list(own) == [n for n, p in shared.items() if p.kind is p.KEYWORD_ONLY]
     assert own["name"].default == name
-    same = set(own) - {"name"}
+    by_position = ("include_top", "weights")
+    assert tuple(own)[:2] == by_position
+    for n in by_position:
+        assert own[n].replace(kind=shared[n].kind) == shared[n]
+    same = set(own) - {"name", *by_position}
     assert {n: own[n] for n in same} == {n: shared[n] for n in same}
     with pytest.raises(TypeError, match="unexpected keyword argument 'drop_rate'"):
         getattr(keras_mixer, name)(drop_rate=0.1)
