@@ -1,5 +1,6 @@
 """Training and evaluation of models, on one device or many."""
 
+from keras_mixer.training.evaluation import Evaluation, Example, evaluate
 from keras_mixer.training.fit import Preempted
 from keras_mixer.training.probe import (
     Probe,
@@ -8,14 +9,7 @@ from keras_mixer.training.probe import (
     linear,
 )
 from keras_mixer.training.recipes import RECIPES, TrainConfig, default_recipe
-from keras_mixer.training.run import (
-    Evaluation,
-    Example,
-    Training,
-    evaluate,
-    preview,
-    train,
-)
+from keras_mixer.training.run import Training, preview, train
 from keras_mixer.training.split_features import split_features
 from keras_mixer.training.suites import Score, imagenet_suite
 from keras_mixer.training.transfer import Transfer, transfer_all

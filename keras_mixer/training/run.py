@@ -1,4 +1,4 @@
-"""The functions of the library: train, preview, evaluate."""
+"""The functions of the library that train: train, preview."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,6 @@ import os
 import pathlib
 import signal
 import threading
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,61 +15,14 @@ import filelock
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from keras_mixer import data
-from keras_mixer.catalog import ImageTransform
-from keras_mixer.data import IndexedSplit, StreamSplit
 from keras_mixer.training import devices
+from keras_mixer.training.evaluation import Evaluation, evaluate
 from keras_mixer.training.fit import Run, write_text
 from keras_mixer.training.optimizers import build_model
 from keras_mixer.training.recipes import TrainConfig
 from keras_mixer.training.trackers import tracked
-
-# Examples kept for a sheet of predictions, and how many of them may be wrong ones.
-_SHOWN, _SHOWN_WRONG = 48, 12
-
-
-@dataclasses.dataclass(frozen=True)
-class Example:
-    """An image, and what the model made of it.
-
-    Attributes:
-        image: uint8 pixels, `(height, width, 3)`.
-        label: Number of the true class.
-        prediction: Number of the best class.
-        score: The score of the best class, in [0, 1].
-    """
-
-    image: np.ndarray
-    label: int
-    prediction: int
-    score: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate` found.
-
-    Attributes:
-        top1: Share of the examples whose class has the best score.
-        top5: Share of the examples whose class is among the best five.
-        loss: Mean cross-entropy, in nats.
-        examples: Number of examples.
-        images_per_second: Speed from file to score.
-        labels: Class numbers, `(examples,)`.
-        predictions: Numbers of the best classes, `(examples,)`.
-        shown: Some `Example`s, right and wrong, in stored order.
-    """
-
-    top1: float
-    top5: float
-    loss: float
-    examples: int
-    images_per_second: float
-    labels: np.ndarray
-    predictions: np.ndarray
-    shown: tuple[Example, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,79 +278,3 @@ def _finish(run):
     text = json.dumps(report, indent=2) + "\n"
     write_text(run.folder / "report.json", text)
     return Training(model, run.source, run.history, evaluation, report)
-
-
-def evaluate(
-    model: keras.Model,
-    split: IndexedSplit | StreamSplit,
-    *,
-    batch_size: int = 64,
-    verbose: int = 0,
-    transform: ImageTransform | None = None,
-    among: np.ndarray | None = None,
-) -> Evaluation:
-    """Evaluate a model on a split of a data set.
-
-    Images are cropped as the model's layer `preprocessing` says.
-
-    Args:
-        model: A classifier of this package, which returns softmax scores.
-        split: A split of a `sources.Source`, of as many classes.
-        batch_size: Images in a batch.
-        verbose: 1 for a progress bar, 0 for none.
-        transform: How to crop instead.
-        among: Numbers of the classes that may be answered, `None` for all; the scores
-            of the others count as 0.
-
-    Returns:
-        An `Evaluation`.
-    """
-    image_size = model.input_shape[1:3]
-    batch_size = min(batch_size, split.size)
-    stream = data.evaluation_batches(
-        split,
-        transform=transform or model.get_layer("preprocessing"),
-        image_size=image_size,
-        classes=model.output_shape[-1],
-        batch_size=batch_size,
-    )
-    bar = keras.utils.Progbar(-(-split.size // batch_size), verbose=verbose)
-    truths, found, in_top5, losses = [], [], [], []
-    shown: dict[bool, list] = {True: [], False: []}
-    # The first call compiles, which is not counted.
-    model.predict_on_batch(np.zeros((batch_size, *image_size, 3)))
-    started = time.monotonic()
-    for number, (images, one_hot, weights) in enumerate(stream, 1):
-        count = int(np.count_nonzero(weights))
-        images = images.numpy()
-        truth = np.argmax(one_hot, -1)[:count]
-        scores = ops.convert_to_numpy(model.predict_on_batch(images))[:count]
-        if among is not None:
-            scores = np.where(np.isin(np.arange(scores.shape[1]), among), scores, 0)
-        best = np.argsort(-scores, axis=-1, kind="stable")[:, :5]
-        truths.append(truth)
-        found.append(best[:, 0])
-        in_top5.append((best == truth[:, None]).any(-1))
-        losses.append(-np.log(np.maximum(scores[np.arange(count), truth], 1e-12)))
-        for i in range(count):
-            right = bool(best[i, 0] == truth[i])
-            if len(shown[right]) < (_SHOWN if right else _SHOWN_WRONG):
-                position = (number, i)
-                pixels = np.round(images[i]).astype("uint8")
-                score = float(scores[i, best[i, 0]])
-                example = Example(pixels, int(truth[i]), int(best[i, 0]), score)
-                shown[right].append((position, example))
-        bar.update(number)
-    seconds = time.monotonic() - started
-    labels, predictions = np.concatenate(truths), np.concatenate(found)
-    sheet = shown[False] + shown[True][: _SHOWN - len(shown[False])]
-    return Evaluation(
-        top1=float(np.mean(labels == predictions)),
-        top5=float(np.mean(np.concatenate(in_top5))),
-        loss=float(np.mean(np.concatenate(losses))),
-        examples=len(labels),
-        images_per_second=len(labels) / seconds,
-        labels=labels,
-        predictions=predictions,
-        shown=tuple(example for _, example in sorted(sheet, key=lambda pair: pair[0])),
-    )

@@ -9,7 +9,7 @@ import numpy as np
 from keras_mixer import data
 from keras_mixer.catalog import ImageTransform
 from keras_mixer.data import NotPrepared
-from keras_mixer.training.run import evaluate
+from keras_mixer.training.evaluation import evaluate
 
 SEVERITIES = (1, 2, 3, 4, 5)
 # The error of AlexNet on each corruption, the mean over the severities, by which a

@@ -42,7 +42,6 @@ LONG = {
     "training/fit.py": "one run, from its checkpoint to its last step",
     "training/optimizers.py": "the steps of three optimizers",
     "training/recipes.py": "a table: every setting, explained, and every recipe",
-    "training/run.py": "what is done before and after the steps",
     "weights/formats/pdparams.py": "the machine that reads pickles, and runs none",
 }
 

@@ -550,3 +550,38 @@ def test_evaluate_counts_right(tiny):
     np.testing.assert_array_equal(result.predictions, order[:, 0])
     assert len(result.shown) == 10
     np.testing.assert_array_equal(result.shown[3].image, images[3])
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_evaluate_takes_pixels_as_a_dataset_or_arrays(tiny, one_hot):
+    images = np.random.default_rng(0).integers(0, 255, (10, 12, 12, 3), "uint8")
+    labels = np.arange(10)
+    split = type(data.open_source("digits").splits["test"])(images, labels)
+    model = keras.Model(tiny.inputs, tiny.outputs)
+    model.get_layer("preprocessing").crop_ratio = 1.0
+    expected = training.evaluate(model, split, batch_size=4)
+    given = np.eye(model.output_shape[-1])[labels] if one_hot else labels
+    batches = tf.data.Dataset.from_tensor_slices((images, given)).batch(3)
+    for examples in ((images, given), batches):
+        found = training.evaluate(model, examples, batch_size=4)
+        assert (found.top1, found.top5) == (expected.top1, expected.top5)
+        assert found.loss == pytest.approx(expected.loss, rel=1e-5)
+        np.testing.assert_array_equal(found.predictions, expected.predictions)
+        np.testing.assert_array_equal(found.labels, labels)
+
+
+@pytest.mark.parametrize(
+    ("examples", "words"),
+    [
+        ((np.zeros((2, 12, 12, 3)), np.zeros(3)), "a label"),
+        ((np.zeros((2, 16, 16, 3)), np.zeros(2)), "as the model takes them"),
+        ((np.zeros((2, 12, 12, 3)), np.array([0, 11])), "class numbers"),
+        ((np.zeros((2, 12, 12, 3)), np.zeros((2, 5))), "class numbers"),
+        ((np.zeros((0, 12, 12, 3)), np.zeros(0)), "none"),
+        (tf.data.Dataset.from_tensors(np.zeros((1, 12, 12, 3))), "pair"),
+        (np.zeros((2, 12, 12, 3)), "Examples must be"),
+    ],
+)
+def test_evaluate_says_which_examples_do_not_fit(tiny, examples, words):
+    with pytest.raises(ValueError, match=words):
+        training.evaluate(tiny, examples)
