@@ -1,4 +1,4 @@
-"""keras-mixer predict over collections: what the README says, run."""
+"""keras-mixer predict over collections: what docs/labelling.md says, run."""
 
 import contextlib
 import csv
@@ -23,7 +23,7 @@ from collections_rack import write_files, write_parquet, write_tar, write_tfreco
 from image_rack import KINDS, encode
 from program import PROGRAM, keras_mixer_main
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "labelling.md"
 MODEL = ["--model=MlpMixerNano4", "--weights=cifar10"]
 IMAGES = {
     "a.jpg": KINDS["progressive_jpeg"][0],
@@ -33,8 +33,7 @@ IMAGES = {
 
 
 def section():
-    text = README.read_text(encoding="utf-8")
-    return text.split("## Label a collection\n")[1].split("\n## ")[0]
+    return PAGE.read_text(encoding="utf-8")
 
 
 def rows_of(output):
@@ -57,7 +56,7 @@ def rows_of(output):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder that has what the README names."""
+    """A folder that has what the page names."""
     monkeypatch.chdir(tmp_path)
     photos = write_files(tmp_path / "photos", IMAGES)
     (tmp_path / "shards").mkdir()
@@ -73,7 +72,7 @@ def place(tmp_path, monkeypatch):
     return photos.parent
 
 
-def test_every_line_of_the_readme_gives_the_same_answers(place):
+def test_every_line_of_the_page_gives_the_same_answers(place):
     block = section().split("```")[1]
     lines = [line.partition("#")[0].strip() for line in block.strip().splitlines()]
     assert len(lines) == 7
@@ -95,7 +94,7 @@ def test_every_line_of_the_readme_gives_the_same_answers(place):
     assert all(other == first for other in others), answers
 
 
-def test_the_python_of_the_readme_runs(place, capsys):
+def test_the_python_of_the_page_runs(place, capsys):
     code = section().split("```python\n")[1].split("```")[0]
     import keras_mixer
 

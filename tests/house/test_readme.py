@@ -1,4 +1,4 @@
-"""The README: its table is the catalogue's, its Python runs, its commands exist."""
+"""README and docs/: their tables are the catalogue's; commands and links exist."""
 
 import pathlib
 import re
@@ -9,7 +9,13 @@ from tiny import PARAMETERS
 import keras_mixer
 from keras_mixer import catalog, cli, models
 
-README = (pathlib.Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = pathlib.Path(__file__).parents[2]
+README = ROOT / "README.md"
+MODELS = ROOT / "docs" / "models.md"
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [README, *sorted((ROOT / "docs").glob("*.md"))]
+}
 
 
 def parameters(model, classes):
@@ -18,7 +24,7 @@ def parameters(model, classes):
     return PARAMETERS[model] + head * (classes - 1000)
 
 
-def table_rows():
+def weights_rows():
     rows = []
     for model in PARAMETERS:
         entries = [e for e in catalog.ENTRIES.values() if e.model == model]
@@ -35,9 +41,23 @@ def table_rows():
     return rows
 
 
-def test_model_table_is_the_catalogues():
-    start, end = README.index("<!-- table:"), README.index("<!-- end of table -->")
-    assert README[start:end].splitlines()[1:] == table_rows()
+def model_rows():
+    rows = []
+    for model in PARAMETERS:
+        tags = [f"`{e.tag}`" for e in catalog.ENTRIES.values() if e.model == model]
+        count = parameters(model, 10 if model == "MlpMixerNano4" else 1000)
+        patch = models.VARIANTS[model].patch_size
+        rows.append(
+            f"| `{model}` | {count / 1e6:.1f} M | {patch} | {', '.join(tags) or '-'} |"
+        )
+    return rows
+
+
+@pytest.mark.parametrize("path, rows", [(MODELS, weights_rows), (README, model_rows)])
+def test_tables_are_the_catalogues(path, rows):
+    text = path.read_text(encoding="utf-8")
+    start, end = text.index("<!-- table:"), text.index("<!-- end of table -->")
+    assert text[start:end].splitlines()[1:] == rows()
 
 
 def test_parameters_of_the_table_are_the_models():
@@ -45,18 +65,33 @@ def test_parameters_of_the_table_are_the_models():
     assert model.count_params() == parameters("MlpMixerNano4", 10) == 1_132_170
 
 
-@pytest.mark.parametrize(
-    "verb", sorted(set(re.findall(r"^keras-mixer (\w+)", README, re.M)))
-)
-def test_commands_of_the_readme_exist(verb):
-    assert verb in cli.VERBS
-    module = pathlib.Path(cli.__file__).with_name(f"{verb}.py")
-    source = module.read_text(encoding="utf-8")
-    assert source.startswith(('"""', 'r"""'))
+def test_the_readme_is_read_in_a_minute():
+    assert len(PAGES["README.md"].splitlines()) < 150
 
 
-def test_files_of_the_readme_exist():
-    root = pathlib.Path(__file__).parents[2]
-    places = r"\b(?:export|keras_mixer|tests)/[\w/]+\.(?:py|md|png)"
-    for name in re.findall(places, README):
-        assert (root / name).exists(), name
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_exist(page):
+    assert set(re.findall(r"^keras-mixer (\w+)", PAGES[page], re.M)) <= {*cli.VERBS}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_links_exist(page):
+    text = PAGES[page]
+    places = r"\b(?:export|keras_mixer|tests|docs)/[\w/]+\.(?:py|md|png|svg)"
+    for name in re.findall(places, text):
+        assert (ROOT / name).exists(), name
+    for link in re.findall(r"\]\(([^)\s]+)\)|(?:src)=\"([^\"]+)\"", text):
+        path, _, heading = "".join(link).partition("#")
+        if path.startswith("http"):
+            continue
+        target = ROOT / pathlib.PurePosixPath(page).parent / path
+        assert target.exists(), path
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.M)
+            assert heading in {t.lower().replace(" ", "-") for t in titles}, heading
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_compiles(page):
+    for block in re.findall(r"```python\n(.*?)```", PAGES[page], re.S):
+        compile(block, page, "exec")

@@ -210,9 +210,9 @@ def first_names(labelled):
 
 
 @pytest.mark.slow
-def test_the_readmes_line_works(ray_cluster, photographs, labelled_here, tmp_path):
-    readme = (_RAY_KIT.parents[1] / "README.md").read_text()
-    (line,) = [row for row in readme.splitlines() if "--cluster=auto" in row]
+def test_the_line_of_the_page_works(ray_cluster, photographs, labelled_here, tmp_path):
+    page = (_RAY_KIT.parents[1] / "docs" / "labelling.md").read_text("utf-8")
+    (line,) = [row for row in page.splitlines() if "--cluster=auto" in row]
     here = {
         "s3://bucket/photos": str(photographs),
         "--output=answers/photos": f"--output={tmp_path}",
