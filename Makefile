@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 
-.PHONY: benchmark demo notebooks test test-all parity lint
+.PHONY: benchmark demo docs notebooks test test-all parity lint
 
 # As in `make benchmark FLAGS=--only=inference`; all of it takes ten minutes or more.
 benchmark: $(VENV)/.test $(PEERS)/.peers
@@ -15,6 +15,10 @@ demo: $(VENV)/.demo
 
 notebooks: $(VENV)/.notebooks
 	$(BIN)/python notebooks/execute.py
+
+# A link that leads nowhere, or a name without a docstring, fails.
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict
 
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile -rs --durations=10
 
@@ -38,6 +42,10 @@ lint: $(VENV)/.lint
 # A stamp file says which extras the environment holds, and since when.
 $(VENV)/.demo: setup.py | $(BIN)/python
 	$(BIN)/pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.docs: setup.py | $(BIN)/python
+	$(BIN)/pip install --quiet --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.notebooks: setup.py | $(BIN)/python

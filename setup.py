@@ -56,6 +56,14 @@ NOTEBOOKS = [
     "nbformat>=5.10,<6",
     "scikit-image>=0.24,<1",
 ]
+# ruff lays out the signatures of the reference.
+DOCS = [
+    "mkdocs>=1.6,<2",
+    "mkdocs-jupyter>=0.26,<1",
+    "mkdocs-material>=9.8,<10",
+    "mkdocstrings[python]>=1,<2",
+    "ruff>=0.12,<1",
+]
 TEST = [
     *NOTEBOOKS,
     *RUNTIMES,
@@ -114,6 +122,7 @@ setuptools.setup(
         "wandb": WANDB,
         "demo": DEMO,
         "notebooks": NOTEBOOKS,
+        "docs": DOCS,
         "test": TEST,
         "parity": PARITY,
     },

@@ -7,7 +7,7 @@ import pytest
 from tiny import PARAMETERS
 
 import keras_mixer
-from keras_mixer import catalog, cli, models
+from keras_mixer import catalog, cli, models, visualize
 
 ROOT = pathlib.Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -95,3 +95,9 @@ def test_files_and_links_exist(page):
 def test_python_compiles(page):
     for block in re.findall(r"```python\n(.*?)```", PAGES[page], re.S):
         compile(block, page, "exec")
+
+
+def test_the_reference_has_every_public_name():
+    names = re.findall(r"^::: keras_mixer\.(.*)$", PAGES["docs/api.md"], re.M)
+    drawing = [f"visualize.{name}" for name in visualize.__all__]
+    assert sorted(names) == sorted([*keras_mixer.__all__, *drawing])
