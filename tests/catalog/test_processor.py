@@ -64,7 +64,7 @@ WHEN_IMPORTED = """
 import os, sys
 def look(event, about):
     if event == "import" and about[0] == "tensorflow":
-        print(*(os.environ.get(name) for name in {names}))
+        print(*(os.environ.get(name) for name in {names}), flush=True)
         os._exit(0)
 sys.addaudithook(look)
 sys.argv = {argv}
