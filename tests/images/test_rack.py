@@ -55,7 +55,8 @@ def with_chunk(kind, data):
 def without_adobe(data):
     start = data.index(b"\xff\xee")
     return (
-        data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4]) :]
+        data[:start]
+        + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], "big") :]
     )
 
 
