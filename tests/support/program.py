@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import os
 import pathlib
 import subprocess
 import sys
+from unittest import mock
 
 from absl import flags, logging
 
@@ -27,7 +29,11 @@ def keras_mixer_main(*arguments):
     sys.argv = [str(PROGRAM), *map(str, arguments)]
     code, out, err = 0, io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            mock.patch.dict(os.environ),  # `serve` sets variables
+        ):
             cli.main()
     except SystemExit as stop:
         code = stop.code or 0
