@@ -50,8 +50,8 @@ def connect(url, timeout_seconds):
     match = _URL.fullmatch(url)
     if match is None:
         raise ValueError(
-            "The URL of a model is http://HOST:PORT/v1/models/NAME, or begins with "
-            "grpc://; /versions/N or /labels/LABEL may follow. "
+            "The URL of a model is http://HOST:PORT/v1/models/NAME, or "
+            "grpc://HOST:PORT/v1/models/NAME; /versions/N or /labels/LABEL may follow. "
             f"Received: {url}."
         )
     if match["scheme"] == "grpc":
