@@ -189,7 +189,13 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(place):
     images = {f"{n:04d}.jpg": encode(KINDS["bmp"][1], "JPEG") for n in range(1500)}
     write_files(place / "many", images)
     command = [PROGRAM, "predict", "many", "--output=out", "--shard-size=50", *MODEL]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+    # What a shell starts in the background ignores Ctrl-C, and so do its children.
+    with subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as child:
         while not (place / "out" / "answers-00002.parquet").exists():
             assert child.poll() is None
         child.send_signal(signal.SIGINT)
