@@ -3,7 +3,7 @@
 #   mkdir -p runs
 #   docker build --file export/docker/train.Dockerfile --tag mixer-train .
 #   docker run --rm --gpus=all --user="$(id -u):$(id -g)" \
-#       --volume="$PWD/runs:/work/runs" --volume="$PWD/flowers:/work/flowers:ro" \
+#       --volume="$PWD/runs:/mixer/runs" --volume="$PWD/flowers:/mixer/flowers:ro" \
 #       mixer-train --dataset=folder:flowers --model=MlpMixerB16 --weights=imagenet \
 #       --output_dir=runs/flowers
 #
@@ -21,11 +21,11 @@ COPY keras_mixer keras_mixer
 # hadolint ignore=DL3013
 RUN pip install --no-cache-dir ".[train]" "tensorflow${CUDA}"
 
-# Any user may run it. Weights and data sets are cached in /work/.keras and
-# /work/tensorflow_datasets: mount a volume there to keep them.
-WORKDIR /work
-RUN chmod 1777 /work
-ENV HOME=/work \
+# Any user may run it. Weights and data sets are cached in /mixer/.keras and
+# /mixer/tensorflow_datasets: mount a volume there to keep them.
+WORKDIR /mixer
+RUN chmod 1777 /mixer
+ENV HOME=/mixer \
     KERAS_BACKEND=tensorflow \
     MPLCONFIGDIR=/tmp/matplotlib
 USER 1000
