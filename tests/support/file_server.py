@@ -91,10 +91,17 @@ def serving(files):
     server.handle_error = lambda *_: None  # a client that hangs up
     server.files, server.requests = files, []
     server.url = f"http://127.0.0.1:{server.server_port}"
+    with running(server):
+        yield server
+
+
+@contextlib.contextmanager
+def running(server):
+    """Let a server of `http.server` answer, in a thread of its own."""
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield server
+        yield
     finally:
         server.shutdown()
         server.server_close()

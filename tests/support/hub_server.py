@@ -10,8 +10,9 @@ import hashlib
 import http.server
 import json
 import re
-import threading
 import urllib.parse
+
+import file_server
 
 TOKEN = "hf_loopback"
 
@@ -198,14 +199,8 @@ def serving():
     server = Hub(("127.0.0.1", 0), Handler)
     server.url = f"http://127.0.0.1:{server.server_port}"
     server.repositories, server.large, server.requests = {}, {}, []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with file_server.running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @contextlib.contextmanager
