@@ -8,13 +8,7 @@ import math
 
 import tensorflow as tf
 
-from keras_mixer.images import headers
-
-# The antialiasing kernels of tf.image.resize, which are Pillow's too (a = -0.5).
-_KERNELS = {"bicubic": "keyscubic", "bilinear": "triangle"}
-
-# Pixels up to which the evaluation crop is exactly Pillow's; they take 24 MB as floats.
-_TWO_PASSES = 2**21
+from keras_mixer.images import headers, resampling
 
 
 def decode_batch(serialized, size, transform, read=tf.identity):
@@ -61,7 +55,7 @@ def evaluation_crop(image, image_size, transform):
     """Cut out the centre of an image, as `keras_mixer.load_image` does.
 
     Args:
-        image: The bytes of a file, a string scalar, or pixels in [0, 255] of shape
+        image: The bytes of a file, a string scalar, or uint8 pixels of shape
             `(any height, any width, 3)`.
         image_size: `(height, width)` of the crop, in pixels.
         transform: Has `interpolation` and `crop_ratio`.
@@ -73,48 +67,35 @@ def evaluation_crop(image, image_size, transform):
     if pixels.dtype == tf.string:
         pixels, orientation = decode(image)
     crop = tf.constant(image_size, tf.int64)
-    stored = tf.shape(pixels, out_type=tf.int64)[:2]
-    size = _turned(stored, orientation)
+    size = tf.cast(_turned(tf.shape(pixels)[:2], orientation), tf.int64)
     # The smallest size of the same shape that covers crop / crop_ratio.
     cover = [math.floor(length / transform.crop_ratio) for length in image_size]
     height_rules = cover[0] * size[1] >= cover[1] * size[0]
     resized = tf.where(
         height_rules, cover[0] * size // size[0], cover[1] * size // size[1]
     )
-    start = tf.cast(tf.round((resized - crop) / 2), tf.int64)
-    window = _stored_window(tf.concat([start, crop], 0), resized, orientation)
-    start = tf.cast(window[:2], tf.float64)
-    end = tf.cast(window[:2] + window[2:], tf.float64)
-    scale = _turned(resized, orientation) / stored
-    # The filter reaches 2 pixels of the coarser grid beyond the crop. What is farther
-    # is left out: a strip of 1 x 1,000,000 pixels would ask for gigabytes.
-    reach = 2 * tf.maximum(1 / scale, 1) + 1
-    first = tf.maximum(tf.cast(start / scale - reach, tf.int64), 0)
-    last = tf.minimum(tf.cast(end / scale + reach, tf.int64) + 1, stored)
-    image = pixels[first[0] : last[0], first[1] : last[1]][tf.newaxis]
-    translation = tf.cast(first, tf.float64) * scale - start
-
-    def resample(image, along):
-        image = tf.raw_ops.ScaleAndTranslate(
-            images=image,
-            size=tf.where(along, tf.cast(window[2:], tf.int32), tf.shape(image)[1:3]),
-            scale=tf.where(along, tf.cast(scale, tf.float32), 1.0),
-            translation=tf.where(along, tf.cast(translation, tf.float32), 0.0),
-            kernel_type=_KERNELS[transform.interpolation],
-            antialias=True,
+    scale = size / resized
+    start = tf.round((resized - crop) / 2)
+    low = start * scale
+    high = (start + tf.cast(crop, tf.float64)) * scale
+    high = tf.minimum(high, tf.cast(size, tf.float64))
+    # Nothing that is farther from the crop than the filter reaches.
+    reach = 2 * tf.maximum(scale, 1) + 1
+    first = tf.maximum(tf.floor(low - reach), 0)
+    last = tf.minimum(tf.math.ceil(high + reach), tf.cast(size, tf.float64))
+    window = tf.cast(tf.concat([first, last - first], 0), tf.int32)
+    window = _stored_window(window, tf.cast(size, tf.int32), orientation)
+    image = _turn_upright(_cut(pixels, window), orientation)
+    # Pillow resamples the rows, and the result along its columns.
+    for axis in (1, 0):
+        image = resampling.resample(
+            tf.image.transpose(image),
+            low[axis] - first[axis],
+            high[axis] - first[axis],
+            image_size[axis],
+            transform.interpolation,
         )
-        # Whole grey levels, as Pillow gives them: halves go up.
-        return tf.clip_by_value(tf.floor(image + 0.5), 0.0, 255.0)
-
-    # Pillow resamples along the rows of the upright image, and the result along its
-    # columns. Both at once, 0.2 grey levels off, spares large images the memory.
-    rows = _turned(tf.constant([False, True]), orientation)
-    image = tf.cond(
-        tf.reduce_prod(last - first) <= _TWO_PASSES,
-        lambda: resample(resample(image, rows), ~rows),
-        lambda: resample(image, [True, True]),
-    )
-    return tf.ensure_shape(_turn_upright(image[0], orientation), (*image_size, 3))
+    return tf.ensure_shape(tf.cast(image, tf.float32), (*image_size, 3))
 
 
 @tf.autograph.experimental.do_not_convert

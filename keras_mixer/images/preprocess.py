@@ -18,9 +18,6 @@ _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
 }
 
-# Pillow takes the box to resize in float32, which is good to 1/256 pixel up to here.
-_LONG_SIDE = 32_768
-
 
 def load_image(
     image: str | os.PathLike[str] | bytes | BinaryIO,
@@ -189,12 +186,12 @@ def _evaluation_crop(image, size, transform):
         start = round((resized - size) / 2)
         scale = length / resized
         low, high = start * scale, min((start + size) * scale, length)
-        first, last = 0, length
-        if length > _LONG_SIDE:
-            # The bicubic filter reaches 2 pixels of the coarser grid beyond the crop.
-            reach = 2 * max(scale, 1) + 1
-            first = max(math.floor(low - reach), 0)
-            last = min(math.ceil(high + reach), length)
+        # The bicubic filter reaches 2 pixels of the coarser grid beyond the crop.
+        # Without what is farther, the box that Pillow takes in float32 has small
+        # numbers, however long the side.
+        reach = 2 * max(scale, 1) + 1
+        first = max(math.floor(low - reach), 0)
+        last = min(math.ceil(high + reach), length)
         part.append((first, last))
         box.append((low - first, high - first))
     (left, right), (top, bottom) = part

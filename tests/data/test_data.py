@@ -585,7 +585,7 @@ def test_evaluation_crop_agrees_with_load_image(tmp_path, size, interpolation):
     transform = ImageTransform(interpolation=interpolation)
     expected = load_image(tmp_path / "image.png", 64, weights=transform)
     crop = graph.evaluation_crop(np.asarray(image), (64, 64), transform).numpy()
-    assert np.abs(crop - expected).mean() < 0.01
+    np.testing.assert_array_equal(crop, expected)
 
 
 def test_evaluation_crop_covers_a_model_that_is_not_square():
