@@ -197,10 +197,19 @@ def spread(seconds, images):
     return {"median": middle, "low": low, "high": high, "calls": len(seconds)}
 
 
+def _precisions():
+    """What is measured: bfloat16 only where the processor multiplies in it.
+
+    Elsewhere it is emulated: PyTorch then takes seconds for an image.
+    """
+    able = {"AVX512-BF16", "AMX-BF16"} & {*contender.PROCESSOR.cpu_features()}
+    return _FLOATS if able else _FLOATS[:1]
+
+
 def inference(arena):
     arena.write()
     scale, rows = arena.scale, []
-    for precision in ("float32", "bfloat16"):
+    for precision in _precisions():
         contenders = [arena.ours("ours_inference.py", precision)]
         contenders += [arena.peer(name, precision) for name in PEERS]
         contenders = [one for one in contenders if one is not None]
@@ -369,7 +378,7 @@ def files(arena):
     """`serving_default` from JPEG files against `images`, the model alone."""
     arena.write()
     rows, batch = [], arena.scale.images
-    for precision in ("float32", "bfloat16"):
+    for precision in _precisions():
         ours = arena.ours("ours_inference.py", precision)
         seconds = {"images": [], "serving_default": []}
         for number in range(arena.scale.file_rounds + 1):
@@ -390,7 +399,7 @@ def profile(arena):
     """Where the time of an exported model goes, op by op."""
     arena.write()
     rows = []
-    for precision in ("float32", "bfloat16"):
+    for precision in _precisions():
         ours = arena.ours("ours_inference.py", precision)
         for batch in list(arena.scale.rounds)[:2]:
             seconds = ours.ask("infer", batch=batch, repeats=10, warm_up=2)
@@ -406,7 +415,7 @@ def training(arena):
     scale, rows = arena.scale, []
     settings = {"learning_rate": 1e-3, "weight_decay": 0.1, "clip_norm": 1.0}
     batch = scale.training_batch
-    for precision in ("float32", "bfloat16"):
+    for precision in _precisions():
         policy = "mixed_bfloat16" if precision == "bfloat16" else precision
         ours = arena.ours("ours_keras.py", policy)
         losses = {
