@@ -12,8 +12,8 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parents[1]
-SHOWN = ["CHANGELOG.md", "benchmarks/RESULTS.md", "benchmarks/results.png"]
-SHOWN += ["export/page.png"]
+SHOWN = ["CHANGELOG.md", "SECURITY.md", "export/page.png"]
+SHOWN += ["benchmarks/RESULTS.md", "benchmarks/results.png"]
 SHOWN += [f"notebooks/{path.name}" for path in ROOT.glob("notebooks/*.ipynb")]
 
 
