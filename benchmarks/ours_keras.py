@@ -74,6 +74,21 @@ class Keras:
         crops = [preprocess.load_image(p, side) for p in sorted(files.glob("*.jpg"))]
         np.save(self.folder / "images.npy", np.stack(crops).astype("float32"))
 
+    def sizes(self, models):
+        """Return what `write_sized` takes, for each of several named models."""
+        return {
+            name: {**vars(mixer.VARIANTS[name]), "classes": 1000} for name in models
+        }
+
+    def write_sized(self, folder, sizes, images):
+        """Write the export of a random model of some sizes, and images for it."""
+        folder = pathlib.Path(folder)
+        side = sizes.pop("image_size")
+        built = keras_mixer.MlpMixer(input_shape=(side, side, 3), **sizes)
+        export.export_saved_model(built, folder / "saved_model" / "float32")
+        pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3))
+        np.save(folder / "images.npy", pixels.astype("float32"))
+
     def export_files(self, model):
         """Write the weights for every other runtime, in float32 and in int8."""
         built = getattr(keras_mixer, model)(weights=self.folder / "mixer.weights.h5")

@@ -24,7 +24,7 @@ def update(output_dir, name, measured):
         measured: Dict of its `date`, `seconds` and `rows`.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    results = _read(output_dir)
+    results = read(output_dir)
     results.setdefault(processor(), {})[name] = measured
     path = output_dir / "results.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -34,7 +34,7 @@ def update(output_dir, name, measured):
 def write_page(output_dir):
     """Make the generated part of RESULTS.md from `results.json`."""
     parts = [""]
-    for cpu, sections in _read(output_dir).items():
+    for cpu, sections in read(output_dir).items():
         parts += [f"## Measured on {cpu}", ""]
         parts += [
             table(section, sections[section])
@@ -60,7 +60,8 @@ def processor():
     return f"{name} ({features}), {contender.THREADS} threads"
 
 
-def _read(output_dir):
+def read(output_dir):
+    """Return what `results.json` holds: sections by their name, by processor."""
     path = output_dir / "results.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
@@ -296,8 +297,41 @@ def _bulk(rows):
     return ["model", "precision", "what", "measured", "ours / it"], cells
 
 
+def _settings(rows):
+    ours, cells = {}, []
+    for row in rows:
+        if row["contender"] == "ours, oneDNN":
+            ours[row["batch"]] = row["images_per_second"]
+    for row in rows:
+        speed = row["images_per_second"]
+        ratio = _ratio(ours[row["batch"]], speed)
+        cells.append([str(row["batch"]), row["contender"], _speed(speed), ratio])
+    return ["batch", "contender", "images/s (quartiles)", "ours, oneDNN / it"], cells
+
+
+def _growth(rows):
+    limit, *rows = rows
+    header = ["what grows", "to", "batch", "GFLOP an image", "images/s (quartiles)"]
+    cells = []
+    for row in rows:
+        rate = row["images_per_second"]["median"] * row["gflop_per_image"]
+        cells.append(
+            [
+                *(row["grows"], str(row["at"]), str(row["batch"])),
+                f"{row['gflop_per_image']:.1f}",
+                _speed(row["images_per_second"]),
+                f"{rate / limit['gflop_per_second']:.0%}",
+                f"{row['peak_bytes'] / 1e6:.0f}",
+            ]
+        )
+    share = f"of the limit, {limit['gflop_per_second']:.0f} GFLOP/s"
+    return [*header, share, "peak MB"], cells
+
+
 TABLES = {
     "inference": _inference,
+    "settings": _settings,
+    "growth": _growth,
     "runtimes": _runtimes,
     "files": _files,
     "profile": _profile,
@@ -308,65 +342,3 @@ TABLES = {
     "startup": _startup,
     "bulk": _bulk,
 }
-
-
-def draw(output_dir):
-    """Draw speed of inference and training from `results.json` as `results.png`."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    drawn = {}
-    for cpu, sections in _read(output_dir).items():
-        panels = [
-            (f"{kind}, {precision}", rows)
-            for kind in ("inference", "training")
-            for precision in ("float32", "bfloat16")
-            if (rows := _bars(sections, kind, precision))
-        ]
-        if panels:
-            drawn[cpu] = panels
-    if not drawn:
-        return
-    columns = max(map(len, drawn.values()))
-    figure = plt.figure(figsize=(4 * columns, 4.2 * len(drawn)), layout="constrained")
-    rows = figure.subfigures(len(drawn), 1, squeeze=False)[:, 0]
-    for row, (cpu, panels) in zip(rows, drawn.items(), strict=True):
-        row.suptitle(cpu)
-        axes = row.subplots(1, len(panels), squeeze=False)[0]
-        _draw_panels(axes, panels)
-    figure.savefig(output_dir / "results.png", dpi=100)
-    plt.close(figure)
-
-
-def _draw_panels(axes, panels):
-    for axis, (title, rows) in zip(axes, panels, strict=True):
-        batches = sorted({row["batch"] for row in rows})
-        names = list(dict.fromkeys(row["contender"] for row in rows))
-        for number, name in enumerate(names):
-            speeds = [
-                row["images_per_second"] for row in rows if row["contender"] == name
-            ]
-            middle = [speed["median"] for speed in speeds]
-            errors = [
-                [speed["median"] - speed["low"] for speed in speeds],
-                [speed["high"] - speed["median"] for speed in speeds],
-            ]
-            width = 0.8 / len(names)
-            places = [i + number * width for i in range(len(batches))]
-            axis.bar(places, middle, width, yerr=errors, label=name)
-        axis.set_title(title)
-        axis.set_xticks(
-            [i + 0.4 - 0.4 / len(names) for i in range(len(batches))],
-            [f"batch {batch}" for batch in batches],
-        )
-        axis.set_ylabel("images/s")
-        axis.legend(
-            fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1)
-        )
-
-
-def _bars(sections, kind, precision):
-    rows = sections.get(kind, {"rows": []})["rows"]
-    return [row for row in rows if row["precision"] == precision and "batch" in row]

@@ -6,8 +6,8 @@
 Each contender is a process that computes only while it is asked to. They are asked in
 turn, round after round, so that whatever else the machine does meets all of them; a
 pause before each turn lets the thread pools of the one before fall asleep. Prints a
-table, writes it to RESULTS.md, and draws results.png. A section that is not run keeps
-its last figures, each with its date.
+table, writes it to RESULTS.md, and draws results.png and growth.png. A section that is
+not run keeps its last figures, each with its date.
 """
 
 import datetime
@@ -16,13 +16,22 @@ import sys
 import tempfile
 import time
 
+import arena
+import drawing
+import growth
 import report
 import sections
 from absl import app, flags
 
 HERE = pathlib.Path(__file__).parent
 
-ONLY = flags.DEFINE_list("only", None, f"Sections: {', '.join(sections.SECTIONS)}.")
+SECTIONS = {
+    **sections.SECTIONS,
+    "settings": growth.settings,
+    "growth": growth.growth,
+}
+
+ONLY = flags.DEFINE_list("only", None, f"Sections: {', '.join(SECTIONS)}.")
 PEERS_PYTHON = flags.DEFINE_string(
     "peers_python", sys.executable, "Python of the environment with the peers."
 )
@@ -38,23 +47,22 @@ OUTPUT_DIR = flags.DEFINE_string("output_dir", str(HERE), "Where to write result
 
 def main(argv):
     del argv
-    names = ONLY.value or list(sections.SECTIONS)
-    unknown = sorted(set(names) - set(sections.SECTIONS))
+    names = ONLY.value or list(SECTIONS)
+    unknown = sorted(set(names) - set(SECTIONS))
     if unknown:
         raise app.UsageError(
-            f"--only takes {', '.join(sections.SECTIONS)}. Received: "
-            f"{', '.join(unknown)}."
+            f"--only takes {', '.join(SECTIONS)}. Received: {', '.join(unknown)}."
         )
     output_dir = pathlib.Path(OUTPUT_DIR.value)
-    scale = sections.QUICK if QUICK.value else sections.FULL
+    scale = arena.QUICK if QUICK.value else arena.FULL
     with tempfile.TemporaryDirectory() as folder:
-        arena = sections.Arena(
+        everyone = arena.Arena(
             pathlib.Path(folder), PEERS_PYTHON.value, scale, CIFAR10.value, say=_say
         )
         for name in names:
             started = time.monotonic()
             _say(f"{name} ...")
-            rows = sections.SECTIONS[name](arena)
+            rows = SECTIONS[name](everyone)
             now = datetime.datetime.now(datetime.timezone.utc)
             measured = {
                 "date": now.isoformat(timespec="minutes"),
@@ -64,8 +72,8 @@ def main(argv):
             # Section by section: a run that is interrupted has not been for nothing.
             report.update(output_dir, name, measured)
             print(report.table(name, measured), flush=True)
-    report.draw(output_dir)
-    print(f"Wrote {output_dir / 'RESULTS.md'} and {output_dir / 'results.png'}.")
+    drawing.draw(output_dir)
+    print(f"Wrote {output_dir / 'RESULTS.md'}, and its pictures beside it.")
 
 
 def _say(text):

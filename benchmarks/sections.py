@@ -8,7 +8,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
@@ -16,200 +15,25 @@ import time
 
 import contender
 import numpy as np
-
-HERE = pathlib.Path(__file__).parent
-
-# libgomp and Intel's runtime let idle threads spin for up to 200 ms.
-PAUSE_SECONDS = 0.25
-
-_FLOATS = ("float32", "bfloat16")
-# Whose programs they are, in which precisions they compute, and what is said to the
-# program beside the precision.
-PEERS = {
-    "torch": ("torch_contender.py", (*_FLOATS, "int8", "int8_compiled"), ""),
-    "torch.compile": ("torch_contender.py", _FLOATS, "_compiled"),
-    "OpenVINO": ("openvino_contender.py", _FLOATS, ""),
-    "ONNX Runtime": ("onnxruntime_contender.py", ("float32",), ""),
-    "Paddle": ("paddle_contender.py", ("float32",), ""),
-    "Keras' own layers": ("keras_contender.py", _FLOATS, ""),
-    "zeromodels": ("keras_contender.py", _FLOATS, "_zeromodels"),
-}
-# What is compared in training.
-TRAINED = ("torch", "torch.compile", "Keras' own layers")
-
-# Largest difference of a logarithm of a probability from ours in float32.
-TOLERANCE = {"float32": 2e-3, "bfloat16": 0.5}
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """How much is measured.
-
-    Attributes:
-        model: Name of the model.
-        images: How many photographs there are.
-        rounds: Rounds, and calls in a turn, for each batch size of inference.
-        file_rounds: Rounds of files against pixels.
-        training_batch: Images in a training step.
-        training_rounds: Rounds of two steps.
-        crops: Photographs on which bfloat16 is compared.
-        ported_model: Name of the model that is ported.
-        process_rounds: How often a process is started to measure its start.
-        photographs: How many photographs `bulk` labels.
-        bulk: Precisions, photographs in a turn and rounds, for each model of `bulk`.
-        small_images: Over how many images `bulk` measures memory.
-        finished: How many finished paths a resumed run looks through.
-    """
-
-    model: str = "MlpMixerB16"
-    images: int = 32
-    rounds: dict = dataclasses.field(
-        default_factory=lambda: {1: (6, 10), 8: (4, 2), 32: (3, 1)}
-    )
-    file_rounds: int = 5
-    training_batch: int = 8
-    training_rounds: int = 4
-    crops: int = 500
-    ported_model: str = "MlpMixerL16"
-    process_rounds: int = 5
-    photographs: int = 1000
-    bulk: dict = dataclasses.field(
-        default_factory=lambda: {
-            "MlpMixerB16": (("float32", "bfloat16"), 125, 4),
-            "MlpMixerNano4": (("float32",), 250, 4),
-        }
-    )
-    small_images: tuple = (1000, 100_000)
-    finished: int = 1_000_000
-
-
-FULL = Scale()
-QUICK = Scale(
-    model="MlpMixerNano4",
-    images=4,
-    rounds={1: (2, 2), 4: (2, 1)},
-    file_rounds=2,
-    training_batch=4,
-    training_rounds=2,
-    crops=40,
-    ported_model="MlpMixerNano4",
-    process_rounds=1,
-    photographs=60,
-    bulk={"MlpMixerNano4": (("float32",), 20, 2)},
-    small_images=(200, 400),
-    finished=2000,
+from arena import (
+    HERE,
+    PAUSE_SECONDS,
+    PEERS,
+    QUICK,
+    TOLERANCE,
+    TRAINED,
+    Arena,
+    alternate,
+    flop_of_image,
+    precisions,
+    spread,
 )
-
-
-class Arena:
-    """The contenders, and the folder that they read.
-
-    Args:
-        folder: Empty `pathlib.Path` for what they read and print.
-        peers_python: Python of the environment with the peers.
-        scale: A `Scale`.
-        cifar10: Name of CIFAR-10 as a data set, or None.
-        say: Function that tells a line to whoever waits.
-    """
-
-    def __init__(self, folder, peers_python, scale, cifar10, say):
-        self.folder = folder
-        self.peers_python = peers_python
-        self.scale = scale
-        self.cifar10 = cifar10
-        self.say = say
-        self._is_written = False
-
-    def write(self, trained=None):
-        """Write the weights, exports and images, once.
-
-        Args:
-            trained: Tag of the weights; None for random ones.
-        """
-        if self._is_written:
-            return
-        ours = self.ours("ours_keras.py")
-        ours.ask(
-            "write",
-            model=self.scale.model,
-            images=self.scale.images,
-            trained=trained,
-        )
-        ours.close()
-        torch = self.peer("torch", "float32")
-        if torch is not None:
-            torch.ask("export_onnx")
-            torch.close()
-        self._is_written = True
-
-    def ours(self, program, precision="float32", name="ours"):
-        return self._start(name, sys.executable, program, precision)
-
-    def peer(self, name, precision):
-        """Start a peer; None if it has not that precision, or is not installed."""
-        program, precisions, said = PEERS[name]
-        if precision not in precisions or not self.has(name):
-            return None
-        return self._start(name, self.peers_python, program, precision + said)
-
-    def has(self, name):
-        """Whether the module of a peer is installed."""
-        program, _, said = PEERS[name]
-        module = program.removesuffix("_contender.py")
-        if said == "_zeromodels":
-            module = "tensorflow, zeromodels"
-        elif module == "keras":
-            module = "tensorflow, keras"
-        command = [self.peers_python, "-c", f"import {module}"]
-        found = subprocess.run(command, capture_output=True).returncode == 0
-        if not found:
-            self.say(f"{module} is not installed: left out.")
-        return found
-
-    def _start(self, name, python, program, precision):
-        log = self.folder / f"{pathlib.Path(program).stem}-{precision}.log"
-        command = [python, HERE / program, self.folder, precision]
-        # As `keras-mixer serve` and the other verbs choose them.
-        serves = program == "ours_inference.py"
-        settings = contender.PROCESSOR.fastest_settings(serves)
-        return contender.Contender(name, command, log, **settings)
-
-
-def alternate(contenders, rounds, method, **arguments):
-    """Ask contenders in turn.
-
-    Returns:
-        A dict from each one's name to the seconds of its calls.
-    """
-    seconds = {one.name: [] for one in contenders}
-    for number in range(rounds):
-        # Nobody always comes after the same one.
-        start = number % len(contenders)
-        for one in contenders[start:] + contenders[:start]:
-            time.sleep(PAUSE_SECONDS)
-            seconds[one.name] += one.ask(method, **arguments)
-    return seconds
-
-
-def spread(seconds, images):
-    """Images per second: the median, and the quartiles around it."""
-    low, middle, high = np.percentile([images / s for s in seconds], [25, 50, 75])
-    return {"median": middle, "low": low, "high": high, "calls": len(seconds)}
-
-
-def _precisions():
-    """What is measured: bfloat16 only where the processor multiplies in it.
-
-    Elsewhere it is emulated: PyTorch then takes seconds for an image.
-    """
-    able = {"AVX512-BF16", "AMX-BF16"} & {*contender.PROCESSOR.cpu_features()}
-    return _FLOATS if able else _FLOATS[:1]
 
 
 def inference(arena):
     arena.write()
     scale, rows = arena.scale, []
-    for precision in _precisions():
+    for precision in precisions():
         contenders = [arena.ours("ours_inference.py", precision)]
         contenders += [arena.peer(name, precision) for name in PEERS]
         contenders = [one for one in contenders if one is not None]
@@ -268,11 +92,8 @@ def _product_limit(arena, contenders):
     able = [one for one in contenders if one.name in ("ours", "torch")]
     seconds = alternate(able, 3, "product", repeats=5, **shape)
     best = min(statistics.median(values) for values in seconds.values())
-    mlps = patches * hidden * (wide + sizes["tokens_mlp_dim"])
-    stem = patches * hidden * sizes["patch_size"] ** 2 * 3
-    head = hidden * sizes["classes"]
-    flop = 2 * (2 * mlps * sizes["num_blocks"] + stem + head)
     rate = 2 * 8 * patches * hidden * wide / best
+    flop = flop_of_image(sizes)
     return {
         "precision": "float32",
         "gflop_per_second": rate / 1e9,
@@ -378,7 +199,7 @@ def files(arena):
     """`serving_default` from JPEG files against `images`, the model alone."""
     arena.write()
     rows, batch = [], arena.scale.images
-    for precision in _precisions():
+    for precision in precisions():
         ours = arena.ours("ours_inference.py", precision)
         seconds = {"images": [], "serving_default": []}
         for number in range(arena.scale.file_rounds + 1):
@@ -399,7 +220,7 @@ def profile(arena):
     """Where the time of an exported model goes, op by op."""
     arena.write()
     rows = []
-    for precision in _precisions():
+    for precision in precisions():
         ours = arena.ours("ours_inference.py", precision)
         for batch in list(arena.scale.rounds)[:2]:
             seconds = ours.ask("infer", batch=batch, repeats=10, warm_up=2)
@@ -415,7 +236,7 @@ def training(arena):
     scale, rows = arena.scale, []
     settings = {"learning_rate": 1e-3, "weight_decay": 0.1, "clip_norm": 1.0}
     batch = scale.training_batch
-    for precision in _precisions():
+    for precision in precisions():
         policy = "mixed_bfloat16" if precision == "bfloat16" else precision
         ours = arena.ours("ours_keras.py", policy)
         losses = {
@@ -512,9 +333,9 @@ def bulk(arena):
     writer = arena.ours("bulk_contender.py")
     writer.ask("write_photographs", count=scale.photographs)
     rows = []
-    for model, (precisions, step, rounds) in scale.bulk.items():
+    for model, (kinds, step, rounds) in scale.bulk.items():
         writer.ask("write_model", model=model)
-        for precision in precisions:
+        for precision in kinds:
             rows += _bulk_speed(arena, model, precision, step, rounds)
         rows += _bulk_programs(arena, model, step * rounds)
     rows += _bulk_long(arena, writer)

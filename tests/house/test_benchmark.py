@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from keras_mixer.catalog import cpu_features
+
 BENCHMARKS = pathlib.Path(__file__).parents[2] / "benchmarks"
 
 
@@ -27,19 +29,22 @@ def test_benchmark_measures_and_keeps_notes(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"Another (AVX2)": other}))
     # No peers: the Python that this environment was made with has none installed.
     python = pathlib.Path(sys.base_prefix) / "bin" / "python3"
-    only = "--only=inference,files,profile,agreement"
+    only = "--only=inference,files,profile,agreement,settings,growth"
     finished = run(only, f"--output_dir={tmp_path}", f"--peers_python={python}")
     assert finished.returncode == 0, finished.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     assert results.pop("Another (AVX2)") == other
     (results,) = results.values()
-    assert list(results) == ["inference", "files", "profile", "agreement"]
+    sections = ["inference", "files", "profile", "agreement", "settings", "growth"]
+    assert list(results) == sections
     measured = {
         (row["precision"], row["batch"]): row["images_per_second"]["median"]
         for row in results["inference"]["rows"]
         if "batch" in row and row["contender"] == "ours"
     }
-    assert measured.keys() == {(p, b) for p in ("float32", "bfloat16") for b in (1, 4)}
+    able = {"AVX512-BF16", "AMX-BF16"} & {*cpu_features()}
+    precisions = ("float32", "bfloat16") if able else ("float32",)
+    assert measured.keys() == {(p, b) for p in precisions for b in (1, 4)}
     assert all(speed > 0 for speed in measured.values())
     for row in results["profile"]["rows"]:
         # Which product it is depends on the processor.
@@ -51,6 +56,17 @@ def test_benchmark_measures_and_keeps_notes(tmp_path):
     assert agreement["images"] == 40
     assert agreement["classes_seen"] > 3
     assert agreement["agreement"] >= 0.95
+    limit, *rows = results["growth"]["rows"]
+    assert limit["gflop_per_second"] > 0
+    assert [row["grows"] for row in rows[:3]] == [
+        "batch",
+        "batch",
+        "side, the same width",
+    ]
+    # A Nano4 of 1,000 classes: 64 patches of 128 channels, eight blocks.
+    products = 64 * 128 * (48 + 8 * 2 * (64 + 512)) + 128 * 1000
+    assert rows[0]["gflop_per_image"] == pytest.approx(2e-9 * products)
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
     page = (tmp_path / "RESULTS.md").read_text()
     assert page.startswith("# Before\n") and page.endswith("after\n")
     assert "old" not in page

@@ -1,0 +1,88 @@
+"""The sections about our export alone: its settings, and its cost as work grows."""
+
+import itertools
+import math
+import statistics
+
+from arena import Arena, alternate, flop_of_image, spread
+
+# What TensorFlow is told of oneDNN, and of weights that it may pack once.
+_NAMES = ("TF_ENABLE_ONEDNN_OPTS", "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS")
+SETTINGS = {"oneDNN off": "00", "oneDNN": "10", "oneDNN, packed weights": "11"}
+
+
+def settings(arena):
+    """Our export, and a Mixer of Keras' own layers, under each setting, in float32."""
+    arena.write()
+    contenders = []
+    for said, values in SETTINGS.items():
+        variables = dict(zip(_NAMES, values, strict=True))
+        name = f"ours, {said}"
+        contenders.append(arena.ours("ours_inference.py", name=name, **variables))
+        keras = None
+        if "packed" not in said:  # Keras' model has variables that change.
+            keras = arena.peer("Keras' own layers", "float32", **variables)
+        if keras is not None:
+            keras.name = f"Keras' own layers, {said}"
+            contenders.append(keras)
+    rows = []
+    for batch, (rounds, repeats) in arena.scale.rounds.items():
+        for one in contenders:
+            one.ask("infer", batch=batch, repeats=0, warm_up=1)
+        timing = {"repeats": repeats, "warm_up": int(repeats > 1)}
+        seconds = alternate(contenders, rounds, "infer", batch=batch, **timing)
+        for name, values in seconds.items():
+            row = {"batch": batch, "contender": name}
+            rows.append(row | {"images_per_second": spread(values, batch)})
+    for one in contenders:
+        one.close()
+    return rows
+
+
+def growth(arena):
+    """Speed and memory over batches, sides of the image, and models; in float32."""
+    scale = arena.scale
+    keras = arena.ours("ours_keras.py")
+    sizes = keras.ask("sizes", models=[scale.model, *scale.models])
+    base = sizes[scale.model]
+    rows = []
+    for batch in scale.batches:
+        rows.append({"grows": "batch", "at": batch, "batch": batch, **base})
+    for side in scale.sides:
+        row = {"batch": scale.growth_batch, "at": side, **base, "image_size": side}
+        rows.append({"grows": "side, the same width", **row})
+    for times in range(1, max(scale.sides) // base["image_size"] + 1):
+        wide = {
+            "image_size": times * base["image_size"],
+            "tokens_mlp_dim": times**2 * base["tokens_mlp_dim"],
+        }
+        row = {"batch": scale.growth_batch, "at": wide["image_size"], **base, **wide}
+        rows.append({"grows": "side, the paper's rule", **row})
+    for model in scale.models:
+        row = {"batch": scale.growth_batch, "at": model, **sizes[model]}
+        rows.append({"grows": "model", **row})
+    rates = []
+    # One process for each model: its memory is that of its largest batch so far.
+    for number, (given, group) in enumerate(
+        itertools.groupby(rows, lambda row: {name: row[name] for name in base})
+    ):
+        measured = list(group)
+        folder = arena.folder / f"growth-{number}"
+        images = max(row["batch"] for row in measured)
+        keras.ask("write_sized", folder=str(folder), sizes=given, images=images)
+        part = Arena(folder, arena.peers_python, scale, None, arena.say)
+        ours = part.ours("ours_inference.py")
+        for row in measured:
+            repeats = max(3, min(10, 16 // row["batch"]))
+            timing = {"repeats": repeats, "warm_up": 2}
+            seconds = ours.ask("infer", batch=row["batch"], **timing)
+            row["images_per_second"] = spread(seconds, row["batch"])
+            row["gflop_per_image"] = flop_of_image(row) / 1e9
+            row["peak_bytes"] = ours.ask("peak_bytes")
+        # The largest product of a usual batch, again and again: the machine's limit.
+        shape = {"rows": 1568, "inner": 768, "columns": 3072}
+        seconds = ours.ask("product", repeats=5, **shape)
+        rates.append(2 * math.prod(shape.values()) / statistics.median(seconds))
+        ours.close()
+    keras.close()
+    return [{"gflop_per_second": max(rates) / 1e9}, *rows]
