@@ -21,14 +21,12 @@ status is 0 if anything could be labelled.
 
 import json
 import pathlib
-import signal
 import sys
-import threading
 
-import tqdm
 from absl import flags
 
 from keras_mixer import cli
+from keras_mixer.cli._watch import Watch
 
 MODEL = flags.DEFINE_string(
     "model",
@@ -95,7 +93,6 @@ REPLICAS = flags.DEFINE_integer(
     "Models in the cluster. Without it: one for each GPU, or for each machine.",
     lower_bound=1,
 )
-_LISTED = 10  # failures that are named, where a table has them all
 
 
 def main(argv):
@@ -171,7 +168,7 @@ def main(argv):
 
 
 def _print(collection, label):
-    with _Watch(collection) as watch:
+    with _watch(collection) as watch:
         for number, (name, answer) in enumerate(watch.over(label(collection))):
             if answer.error is not None:
                 watch.say(f"keras-mixer: {name}: {answer.error}")
@@ -190,7 +187,7 @@ def _print(collection, label):
 def _write_file(collection, label, layout):
     from keras_mixer.serving import bulk
 
-    with _Watch(collection) as watch:
+    with _watch(collection) as watch:
         bulk.write_table(OUTPUT.value, watch.over(label(collection)), layout)
     return _tell(watch.rows, watch.failed, watch.failures)
 
@@ -206,20 +203,27 @@ def _write_folder(collection, label_slices, layout):
     }
     with (
         bulk.Shards(OUTPUT.value, settings, layout, SHARD_SIZE.value) as shards,
-        _Watch(collection, shards.rows) as watch,
+        _watch(collection, shards.rows) as watch,
     ):
         if shards.rows:
             watch.say(f"{shards.rows:,} images are done: going on.")
         try:
             for number, shard in label_slices(shards.pending(collection), watch):
-                shards.write(number, shard)
+                with watch.undisturbed():
+                    shards.write(number, shard)
         except KeyboardInterrupt:
             watch.say(
                 f"Stopped after {shards.rows:,} images: the same command goes on."
             )
             raise
-        shards.finish()
+        with watch.undisturbed():
+            shards.finish()
     return _tell(shards.rows, shards.failed, watch.failures)
+
+
+def _watch(collection, done=0):
+    is_shown = sys.stderr.isatty() and (OUTPUT.value or not sys.stdout.isatty())
+    return Watch(collection, is_shown, done)
 
 
 def _tell(rows, failed, failures):
@@ -231,70 +235,3 @@ def _tell(rows, failed, failures):
     without = f", {failed:,} of them unreadable" if failed else ""
     print(f"Wrote {OUTPUT.value}: {rows:,} images{without}.")
     return 1 if failed == rows else 0
-
-
-class _Watch:
-    """Counts the answers that pass, and shows how far they are on a terminal.
-
-    Ctrl-C stops it even where Python loses the exception, in the destructor of a lock.
-    """
-
-    def __init__(self, collection, done=0):
-        self._interrupted = False
-        self.rows = self.failed = 0
-        self.failures = []
-        is_shown = sys.stderr.isatty() and (OUTPUT.value or not sys.stdout.isatty())
-        self._bar = tqdm.tqdm(
-            initial=done, unit=" images", disable=not is_shown, dynamic_ncols=True
-        )
-        if is_shown and collection.can_be_counted:
-            threading.Thread(
-                target=self._count, args=(collection,), daemon=True
-            ).start()
-
-    def _count(self, collection):
-        self._bar.total = sum(1 for _ in collection)
-
-    def __enter__(self):
-        self._before = signal.getsignal(signal.SIGINT)
-        # Not where it is ignored, as in the background, or somebody else's.
-        if self._before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._interrupt)
-        return self
-
-    def __exit__(self, *exception):
-        if self._before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._before)
-        self._bar.close()
-
-    def _interrupt(self, *_):
-        self._interrupted = True
-        raise KeyboardInterrupt
-
-    def _check(self):
-        if self._interrupted:
-            raise KeyboardInterrupt
-
-    def over(self, answers):
-        """Let answers pass, one by one."""
-        for name, answer in answers:
-            self._check()
-            self.rows += 1
-            if answer.error is not None:
-                self.failed += 1
-                if len(self.failures) < _LISTED:
-                    self.failures.append((name, answer.error))
-            yield name, answer
-            self._bar.update()
-
-    def add(self, shard):
-        """Count a slice that was labelled elsewhere."""
-        self._check()
-        self.rows += shard.rows
-        self.failed += shard.failed
-        self.failures += shard.failures[: _LISTED - len(self.failures)]
-        self._bar.update(shard.rows)
-
-    def say(self, line):
-        """Print a line on standard error, above the bar."""
-        self._bar.write(line, file=sys.stderr)

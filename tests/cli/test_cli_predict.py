@@ -23,6 +23,8 @@ from collections_rack import write_files, write_parquet, write_tar, write_tfreco
 from image_rack import KINDS, encode
 from program import PROGRAM, keras_mixer_main
 
+from keras_mixer.cli._watch import Watch
+
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "labelling.md"
 MODEL = ["--model=MlpMixerNano4", "--weights=cifar10"]
 IMAGES = {
@@ -73,8 +75,9 @@ def place(tmp_path, monkeypatch):
 
 
 def test_every_line_of_the_page_gives_the_same_answers(place):
-    block = section().split("```")[1]
-    lines = [line.partition("#")[0].strip() for line in block.strip().splitlines()]
+    blocks = section().split("```")[1:4:2]
+    lines = [line.partition("#")[0].strip() for line in "".join(blocks).splitlines()]
+    lines = [line for line in lines if line]
     assert len(lines) == 7
     answers = {}
     for line in lines:
@@ -92,18 +95,6 @@ def test_every_line_of_the_page_gives_the_same_answers(place):
     (first, *others) = answers.values()
     assert [valid for valid, _ in first] == ["true"] * 3
     assert all(other == first for other in others), answers
-
-
-def test_the_python_of_the_page_runs(place, capsys):
-    code = section().split("```python\n")[1].split("```")[0]
-    import keras_mixer
-
-    model = keras_mixer.MlpMixerNano4(weights="cifar10")
-    labels = {"labels": "cifar10"}
-    code = code.replace('"photos/"', '"photos/", **labels')
-    exec(code, {"keras_mixer": keras_mixer, "model": model, "labels": labels})
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [f"photos/{name}" for name in IMAGES]
 
 
 def test_what_cannot_be_read_is_a_row_and_fails_no_bulk_run(place):
@@ -182,6 +173,22 @@ def test_mistakes_are_answered_in_a_line_before_the_model_is_opened(place):
         assert not result.stdout
         assert result.stderr.count("\n") == 1, result.stderr
         assert words in result.stderr.replace("flag --", "")
+
+
+def test_ctrl_c_waits_for_what_is_being_written():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    written = []
+    try:
+        with Watch([], is_shown=False) as watch:
+            with pytest.raises(KeyboardInterrupt), watch.undisturbed():
+                signal.raise_signal(signal.SIGINT)
+                written.append("a table, and that it is done")
+            assert written
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
