@@ -3,6 +3,8 @@
     keras-mixer train --dataset=digits --output_dir=runs/digits
     keras-mixer train --model=MlpMixerB16 --weights=imagenet --dataset=tf_flowers \\
         --precision=mixed_bfloat16 --output_dir=runs/flowers
+    keras-mixer train --model=runs/flowers --dataset=folder:roses \\
+        --output_dir=runs/roses
     keras-mixer train --recipe=paper_cifar10 --output_dir=runs/paper
     keras-mixer train --recipe=cifar10_nano --dataset=folder:cifar10 \\
         --output_dir=runs/cifar10
@@ -23,13 +25,14 @@ from absl import flags
 
 from keras_mixer import training
 from keras_mixer.cli import _flags
+from keras_mixer.models import VARIANTS
 
 RECIPE = flags.DEFINE_enum(
     "recipe",
     None,
     sorted(training.RECIPES),
     "What the settings start from. Without it: digits for that data set, finetune "
-    "with --weights, scratch otherwise.",
+    "from trained weights, scratch otherwise.",
 )
 CONFIG = flags.DEFINE_string(
     "config", None, "A config.json of another run to start from, instead of a recipe."
@@ -82,6 +85,10 @@ def main(argv):
 
 def _config():
     settings = given_settings()
+    starts_trained = settings.get("weights") is not None
+    if "model" in settings and settings["model"] not in VARIANTS:
+        starts_trained = True
+        settings.setdefault("weights", None)  # the file's own, whatever a recipe has
     if "epochs" in settings:
         # Where a recipe counts in steps, the flag has the last word.
         settings.setdefault("steps", 0)
@@ -94,7 +101,7 @@ def _config():
         text = pathlib.Path(CONFIG.value).read_text(encoding="utf-8")
         return training.TrainConfig.from_json(text, **settings)
     name = RECIPE.value or training.default_recipe(
-        settings.get("dataset"), settings.get("weights")
+        settings.get("dataset"), starts_trained
     )
     recipe = training.RECIPES[name]
     if "dataset" not in settings and name != "digits" and recipe.dataset == "digits":

@@ -14,9 +14,11 @@ from keras_mixer.models.mixer import (
     MlpMixerS8,
     MlpMixerS16,
     MlpMixerS32,
+    Variant,
+    build,
     variant_name,
 )
-from keras_mixer.models.open import default_labels, open_model
+from keras_mixer.models.open import default_labels, model_file, open_model
 from keras_mixer.models.port import load_weights
 
 __all__ = [
@@ -34,9 +36,12 @@ __all__ = [
     "MlpMixerS32",
     "StochasticDepth",
     "TokenMixing",
+    "Variant",
+    "build",
     "default_labels",
     "features",
     "load_weights",
+    "model_file",
     "open_model",
     "variant_name",
 ]

@@ -64,7 +64,7 @@ def open_model(
     """
     if str(model) in mixer.VARIANTS:
         return getattr(mixer, str(model))(weights=weights)
-    path = _file(model)
+    path = model_file(model)
     if path.suffix != ".keras" or not path.is_file():
         raise ValueError(
             f"The model must be one of {', '.join(mixer.VARIANTS)}, the path of a "
@@ -106,12 +106,13 @@ def default_labels(
             return str(weights)
         if weights is not None and (names := labels_of_weights(weights)):
             return names
-    elif (path := _file(model).with_name("labels.txt")).is_file():
+    elif (path := model_file(model).with_name("labels.txt")).is_file():
         return path
     return "imagenet" if classes in CLASS_LISTS else None
 
 
-def _file(model):
+def model_file(model: str | pathlib.Path) -> pathlib.Path:
+    """The `.keras` file of what `open_model` takes, but for named models."""
     path = pathlib.Path(model)
     return path / "model.keras" if path.is_dir() else path
 

@@ -142,8 +142,8 @@ def make_distribution(strategy):
             otherwise single.
 
     Raises:
-        ValueError: If `strategy` is none of these, TF_CONFIG cannot be used, or there
-            is no TPU.
+        ValueError: If `strategy` is none of these, TF_CONFIG cannot be used, there is
+            no TPU, or TensorFlow has computed something before several workers agree.
     """
     check_choice("strategy", strategy, STRATEGIES)
     if strategy == "auto":
@@ -171,7 +171,15 @@ def make_distribution(strategy):
             '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, '
             '"task": {"type": "worker", "index": 0}}. Received: none.'
         )
-    chosen = tf.distribute.MultiWorkerMirroredStrategy()
+    try:
+        chosen = tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise ValueError(
+            "Several workers have to agree before TensorFlow computes anything, and "
+            "before a model is built. Received: a process in which it has "
+            f"({error}). Train first of all; a model of your own comes from its file, "
+            "TrainConfig(model=PATH)."
+        ) from error
     return Distribution(chosen, chosen.num_replicas_in_sync, index, len(workers))
 
 

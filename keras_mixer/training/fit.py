@@ -36,7 +36,7 @@ class Run(keras.callbacks.Callback):
         ended: Whether a callback ended it before its last step.
     """
 
-    def __init__(self, config, folder, where, source, services=()):
+    def __init__(self, config, folder, where, source, start, services=()):
         super().__init__()
         self.config = config
         self.folder = folder
@@ -67,7 +67,7 @@ class Run(keras.callbacks.Callback):
                 f"({self.epoch_steps} an epoch). Lower it by --warmup_steps=..."
             )
         with where.scope():
-            self.network = build_model(config, len(source.class_names))
+            self.network = build_model(config, start, len(source.class_names))
             teach = config.teacher and open_teacher(
                 config.teacher,
                 config.precision,

@@ -162,11 +162,19 @@ class RatedMuon(_Rated, keras.optimizers.Muon):
     pass
 
 
-def build_model(config, classes):
-    """Build the model of a `TrainConfig`, which returns logits."""
-    side = config.image_size or models.VARIANTS[config.model].image_size
-    model = getattr(models, config.model)(
-        weights=config.weights,
+def build_model(config, start, classes):
+    """Build the model of a `TrainConfig`, which returns logits.
+
+    Args:
+        config: A `TrainConfig`.
+        start: The `Start` of the run.
+        classes: Number of classes; the head is new where the start has others.
+    """
+    side = config.image_size or start.sizes.image_size
+    model = models.MlpMixer(
+        *start.sizes.sizes,
+        name=start.name,
+        weights=start.weights,
         classes=classes,
         input_shape=(side, side, 3),
         classifier_activation=None,

@@ -17,7 +17,7 @@ from typing import Any
 
 from keras_mixer.catalog import check_choice, check_range
 from keras_mixer.data import Augmentation
-from keras_mixer.models import VARIANTS
+from keras_mixer.models import VARIANTS, Variant
 from keras_mixer.training.devices import PRECISIONS, STRATEGIES
 
 
@@ -33,9 +33,15 @@ class TrainConfig(Augmentation):
     `keras-mixer train`.
     """
 
-    model: str = _field("MlpMixerNano4", "Named variant: " + ", ".join(VARIANTS) + ".")
+    model: str = _field(
+        "MlpMixerNano4",
+        f"{', '.join(VARIANTS)}; or a .keras file or the folder of a run, whose sizes "
+        "and weights to start from.",
+    )
     weights: str | None = _field(
-        None, "What to start from: a tag of the catalogue, or a file; none is random."
+        None,
+        "What a named model starts from: a tag of the catalogue, or a file; none is "
+        "random.",
     )
     image_size: int = _field(
         0, "Side of the input in pixels; 0 is what the model was made for."
@@ -165,6 +171,12 @@ class TrainConfig(Augmentation):
         for names, low, high in _RANGES:
             for name in names.split():
                 check_range(name, getattr(self, name), low, high)
+        if self.weights is not None and self.model not in VARIANTS:
+            raise ValueError(
+                f"weights go with a named model, one of {', '.join(VARIANTS)}; any "
+                f"other starts from its own. Received: model={self.model!r}, "
+                f"weights={self.weights!r}. Leave weights out, as weights=None."
+            )
         if self.teacher and self.loss != "softmax":
             raise ValueError(
                 "A teacher's scores are compared as softmax scores, so that it goes "
@@ -188,7 +200,9 @@ class TrainConfig(Augmentation):
             "splits": splits | {"test": self.test_split},
         }
 
-    def fitted(self, examples: int, shares: int, memory: float) -> "TrainConfig":
+    def fitted(
+        self, examples: int, shares: int, memory: float, sizes: Variant
+    ) -> "TrainConfig":
         """Choose what is left to choose: `batch_size=0` and `warmup_steps=-1`.
 
         Args:
@@ -196,13 +210,13 @@ class TrainConfig(Augmentation):
             shares: Parts that a batch must divide into: the replicas times
                 `accumulation_steps`.
             memory: Memory of all replicas, in bytes.
+            sizes: The sizes of the model.
 
         Returns:
             A `TrainConfig` that leaves nothing to choose.
         """
         batch_size = self.batch_size
         if not batch_size:
-            sizes = VARIANTS[self.model]
             side = self.image_size or sizes.image_size
             width = sizes.num_blocks * sizes.hidden_dim
             per_example = (side // sizes.patch_size) ** 2 * width * _BYTES_PER_NUMBER
@@ -255,7 +269,6 @@ class TrainConfig(Augmentation):
 
 
 _CHOICES: dict[str, Any] = {
-    "model": VARIANTS,
     "optimizer": ("adamw", "sgd", "muon"),
     "decay": ("cosine", "linear"),
     "loss": ("softmax", "sigmoid"),
@@ -387,8 +400,8 @@ RECIPES = {
 }
 
 
-def default_recipe(dataset, weights):
-    """Name the recipe for a data set and what to start from."""
+def default_recipe(dataset, starts_trained):
+    """Name the recipe for a data set, and for weights that are trained or random."""
     if dataset == "digits":
         return "digits"
-    return "finetune" if weights else "scratch"
+    return "finetune" if starts_trained else "scratch"

@@ -22,7 +22,15 @@ from keras_mixer.training.evaluation import Evaluation, evaluate
 from keras_mixer.training.fit import Run, write_text
 from keras_mixer.training.optimizers import build_model
 from keras_mixer.training.recipes import TrainConfig
+from keras_mixer.training.start import (
+    START,
+    check_mixer,
+    check_same_mixer,
+    continued,
+    open_start,
+)
 from keras_mixer.training.trackers import tracked
+from keras_mixer.weights import written_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +56,7 @@ def train(
     config: TrainConfig,
     output_dir: str | os.PathLike[str],
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    model: keras.Model | None = None,
 ) -> Training | None:
     """Train a model, or go on training it.
 
@@ -63,13 +72,22 @@ def train(
         callbacks: Keras callbacks for `fit`, such as `keras.callbacks.EarlyStopping`.
             A run is one or more calls of `fit`, of which a callback hears as of so many
             trainings; what it knows is lost when a run is stopped and resumed.
+        model: A Mixer to start from, as `MlpMixer(...)` of any sizes or a named model
+            builds it, in the place of the configuration's `model` and `weights`. It
+            stays as it is: a copy is trained, with a new head if the data have another
+            number of classes, and by the configuration's precision and dropout rates.
+            The copy that the run begins with is `start.keras` in its folder; the run
+            resumes from its checkpoint, whatever the weights of `model` are then. Of
+            several workers, each opens a file: set the configuration's `model`.
 
     Returns:
         A `Training`; `None` in the workers of several that are not the first.
 
     Raises:
         ValueError: If the configuration does not fit the data, the machine or the
-            checkpoint, or the loss is no longer finite.
+            checkpoint; if the model is no Mixer of this package, is frozen, of another
+            dtype policy, or does not normalise pixels; or if the loss is no longer
+            finite.
         Preempted: If the process got SIGTERM; the state is saved.
     """
     if keras.backend.backend() != "tensorflow":
@@ -80,8 +98,12 @@ def train(
     # First of all: several workers have to agree before TensorFlow does anything.
     where = devices.make_distribution(config.strategy)
     folder = pathlib.Path(output_dir)
+    if model is not None:
+        check_mixer(model, config.precision)
+        start = str(folder / START)
+        config = dataclasses.replace(config, model=start, weights=None)
     with _locked(folder) if where.is_chief else contextlib.nullcontext():
-        run = _begin(config, folder, where)
+        run = _begin(config, folder, where, model)
         with data.errors_in_words(run.source):
             if not where.is_chief:
                 with _sigterm_noted() as run.stop:
@@ -99,7 +121,7 @@ def train(
 _FINAL = ("test_accuracy", "test_top5_accuracy", "test_loss")
 
 
-def _begin(config, folder, where):
+def _begin(config, folder, where, model):
     """Open the data, build the model, and go on where the folder's run stopped."""
     devices.set_precision(config.precision)
     keras.utils.set_random_seed(config.seed)
@@ -118,11 +140,18 @@ def _begin(config, folder, where):
     asked = config
     if resumes:
         config = continued(config, folder)
-    else:
+    if model is not None:
+        if resumes:
+            check_same_mixer(model, config.model, config.precision)
+        else:
+            with written_whole(folder / START) as temporary:
+                model.save(temporary)
+    start = open_start(config)
+    if not resumes:
         shares = where.replicas * config.accumulation_steps
-        config = config.fitted(examples, shares, where.memory)
+        config = config.fitted(examples, shares, where.memory, start.sizes)
     where.check(config)
-    run = Run(config, folder, where, source, services)
+    run = Run(config, folder, where, source, start, services)
     if where.is_chief:
         sizes = ", ".join(f"{split.size} {n}" for n, split in source.splits.items())
         print(
@@ -163,41 +192,6 @@ def _locked(folder):
         lock.release()
 
 
-def continued(config, folder):
-    """Return a configuration as the run in a folder began with it, or refuse it."""
-    path = folder / "config.json"
-    try:
-        before = TrainConfig.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{error} ({path}) {_ANEW}") from error
-    for name, to_choose in [("batch_size", 0), ("warmup_steps", -1)]:
-        if getattr(config, name) == to_choose:
-            chosen = getattr(before, name)
-            config = dataclasses.replace(config, **{name: chosen})
-    then, now = dataclasses.asdict(before), dataclasses.asdict(config)
-    differing = [
-        f"{name}={then[name]} before, {name}={value} now"
-        for name, value in now.items()
-        if then[name] != value and name not in _FREE_FIELDS
-    ]
-    if differing:
-        raise ValueError(
-            "A run resumes with the configuration that it began with. Received: "
-            f"{'; '.join(differing)} ({path}). {_ANEW}"
-        )
-    return config
-
-
-_ANEW = "Use another --output_dir, or delete that one to start anew."
-# What may change between two parts of a run.
-_FREE_FIELDS = frozenset(
-    (
-        *("strategy", "data_service", "jit_compile", "data_dir"),
-        *("checkpoint_minutes", "checkpoint_steps", "tracker"),
-    )
-)
-
-
 def preview(
     config: TrainConfig, count: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -212,7 +206,7 @@ def preview(
         `(count, classes)`; and the names of the classes.
     """
     source = _open_source(config)
-    model = build_model(config, len(source.class_names))
+    model = build_model(config, open_start(config), len(source.class_names))
     split = source.splits["train"]
     batch_size = min(config.batch_size or count, split.size)
     stream = data.training_batches(

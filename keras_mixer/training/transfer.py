@@ -16,7 +16,8 @@ from typing import Any
 from keras_mixer import data
 from keras_mixer.catalog import check_positive
 from keras_mixer.training.recipes import RECIPES, TrainConfig
-from keras_mixer.training.run import continued, train
+from keras_mixer.training.run import train
+from keras_mixer.training.start import continued
 
 # The paper's five, but for ImageNet, which has to be fetched by hand.
 DATASETS = ("cifar10", "cifar100", "oxford_iiit_pet", "oxford_flowers102")

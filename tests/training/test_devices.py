@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from training_processes import history_of, start, state_of
 
+from keras_mixer import training
 from keras_mixer.training import TrainConfig, devices
 
 # SGD by a clipped gradient: what is clipped shows, as it does not after Adam.
@@ -201,6 +202,13 @@ def test_multi_worker_refuses_a_tf_config_that_does_not_parse(monkeypatch, text,
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match=words):
         devices.make_distribution("multi_worker")
+
+
+def test_multi_worker_refuses_a_model_that_is_built_before(tmp_path, monkeypatch, tiny):
+    monkeypatch.setenv("TF_CONFIG", tf_config(free_ports(2), 0))
+    with pytest.raises(ValueError, match=r"before a model is built.*model=PATH"):
+        training.train(training.RECIPES["digits"], tmp_path / "run", model=tiny)
+    assert not (tmp_path / "run").exists()
 
 
 def test_tpu_says_that_there_is_none(monkeypatch):

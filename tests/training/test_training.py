@@ -12,9 +12,12 @@ import training_child
 from training_processes import history_of, start, state_of
 
 from keras_mixer import data, training
+from keras_mixer.models import VARIANTS
 from keras_mixer.training import RECIPES, TrainConfig, fit, optimizers, steps
+from keras_mixer.training.start import open_start
 
 SMALL = training_child.SMALL
+B16 = VARIANTS["MlpMixerB16"]
 # Everything that draws random numbers or has a state of its own.
 STATEFUL = {
     "deterministic": True,
@@ -276,7 +279,7 @@ def test_train_keeps_the_moving_average(tmp_path):
 def test_train_frozen_backbone_changes_the_head_alone(tmp_path):
     keras.utils.set_random_seed(0)
     config = dataclasses.replace(SMALL, freeze_backbone=True, epochs=1)
-    before = optimizers.build_model(config, 10).get_weights()
+    before = optimizers.build_model(config, open_start(config), 10).get_weights()
     after = training.train(config, tmp_path).model.get_weights()
     changed = [
         not np.array_equal(one, other) for one, other in zip(before, after, strict=True)
@@ -295,7 +298,7 @@ def test_train_fine_tunes_from_a_file(trained, tmp_path):
 def one_step(config, seed=0):
     """Take one optimizer step by a known gradient; return before, after, model."""
     keras.utils.set_random_seed(seed)
-    model = optimizers.build_model(config, 10)
+    model = optimizers.build_model(config, open_start(config), 10)
     for variable in model.trainable_variables:
         variable.assign(np.random.default_rng(1).normal(0, 1, variable.shape))
     optimizer = optimizers.make_optimizer(config, model, total_steps=100)
@@ -355,7 +358,7 @@ def test_learning_rate_warms_up_and_decays(decay):
         end_learning_rate=0.1,
         warmup_steps=10,
     )
-    model = optimizers.build_model(config, 10)
+    model = optimizers.build_model(config, open_start(config), 10)
     optimizer = optimizers.make_optimizer(config, model, total_steps=110)
     rates = []
     for step in (0, 4, 9, 10, 35, 60, 110, 200):
@@ -487,18 +490,18 @@ def test_recipe_reads_back_from_json(recipe):
     ],
 )
 def test_finetune_fits_the_data_and_the_memory(examples, gigabytes, shares, expected):
-    config = RECIPES["finetune"].fitted(examples, shares, gigabytes * 1e9)
+    config = RECIPES["finetune"].fitted(examples, shares, gigabytes * 1e9, B16)
     assert (config.batch_size, config.warmup_steps) == expected
     steps = config.epochs * (examples // config.batch_size)
     assert config.warmup_steps == steps // 20
-    assert config.fitted(1, 1, 0) == config
+    assert config.fitted(1, 1, 0, B16) == config
 
 
 def test_the_papers_fine_tuning_can_be_asked_for_by_name():
     config = RECIPES["paper_cifar10"]
     chosen = config.batch_size, config.steps, config.warmup_steps
     assert chosen == (512, 10_000, 500)
-    assert config.fitted(45_000, 1, 1e9) == config
+    assert config.fitted(45_000, 1, 1e9, B16) == config
 
 
 def test_config_explains_every_field():
@@ -509,7 +512,10 @@ def test_config_explains_every_field():
 @pytest.mark.parametrize(
     "settings, words",
     [
-        ({"model": "MlpMixerB17"}, "model must be one of .*MlpMixerB16.*MlpMixerB17"),
+        (
+            {"model": "runs/a", "weights": "imagenet"},
+            "weights go with a named model.*B16.*'runs/a', weights='imagenet'",
+        ),
         ({"epochs": 0}, r"epochs must be in \[1, .*epochs=0"),
         ({"precision": "half"}, "precision must be one of float32, mixed_bfloat16"),
         ({"strategy": "all"}, "strategy must be one of auto, single"),

@@ -143,7 +143,9 @@ def test_the_rate_is_chosen_by_the_last_validation(prepared, tmp_path):
         config = dataclasses.replace(config, learning_rate=rate, image_size=16)
         run = tmp_path / f"squares/16/rate{rate:g}"
         run.mkdir(parents=True)
-        (run / "config.json").write_text(config.fitted(54, 1, 1e9).to_json())
+        (run / "config.json").write_text(
+            config.fitted(54, 1, 1e9, models.VARIANTS[config.model]).to_json()
+        )
         (run / "report.json").write_text('{"val_accuracy": 1.0}')
         (run / "history.csv").write_text(f"val_accuracy\n1.0\n{last}\n")
     (found,) = training.transfer_all(
