@@ -106,7 +106,7 @@ setuptools.setup(
         # The others let a .keras file run a SavedModel (CVE-2026-1462).
         "keras>=3.12.1,!=3.13.0,!=3.13.1,<4",
         "numpy>=1.26,<3",
-        "pillow>=11,<14",
+        "pillow>=11.3,<14",
         "safetensors>=0.5,<1",
         "tensorflow>=2.20,<3",
         "tqdm>=4.66,<5",
