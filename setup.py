@@ -19,9 +19,9 @@ TRAIN = [
     "tensorflow-datasets>=4.9.7,<5",
 ]
 SERVE = [
-    "grpcio>=1.70,<2",
-    "grpcio-health-checking>=1.70,<2",
-    "protobuf>=5.28.3,<8",
+    "grpcio>=1.74,<2",
+    "grpcio-health-checking>=1.74,<2",
+    "protobuf>=6.31.1,<8",
     "requests>=2.32,<3",
     "starlette>=0.46,<2",
     "tensorflow-serving-api>=2.20,<3",
