@@ -30,7 +30,7 @@ SERVE = [
 # What an exported model is written for, and verified in; nncf makes OpenVINO's int8,
 # which is measured on scikit-learn's photographs.
 RUNTIMES = [
-    "ai-edge-litert>=2,<3",
+    "ai-edge-litert>=2.1,<3",
     "nncf>=3,<4",
     "onnx>=1.19,<2",
     "onnxruntime>=1.22,<2",
