@@ -330,10 +330,10 @@ def test_hostile_pickles_are_refused(tmp_path, name):
     data, message = REFUSED[name]
     path = tmp_path / "hostile"
     path.write_bytes(data)
-    start_seconds = time.monotonic()
+    start_seconds = time.process_time()
     with pytest.raises(CheckpointError, match=message) as caught:
         formats.pdparams.read(path)
-    assert time.monotonic() - start_seconds < 5
+    assert time.process_time() - start_seconds < 5
     assert len(str(caught.value)) < 1000
     assert "Nothing in the file was run" in str(caught.value)
 
