@@ -75,9 +75,8 @@ def place(tmp_path, monkeypatch):
 
 
 def test_every_line_of_the_page_gives_the_same_answers(place):
-    blocks = section().split("```")[1:4:2]
-    lines = [line.partition("#")[0].strip() for line in "".join(blocks).splitlines()]
-    lines = [line for line in lines if line]
+    block = section().split("```")[1]
+    lines = [line.partition("#")[0].strip() for line in block.strip().splitlines()]
     assert len(lines) == 7
     answers = {}
     for line in lines:
