@@ -34,6 +34,8 @@ SERVE = [
 # which is measured on scikit-learn's photographs.
 RUNTIMES = [
     "ai-edge-litert>=2.1,<3",
+    # Keras 3.12 exports by a module that OpenVINO 2026 has no more.
+    "keras>=3.13.2,<4",
     "nncf>=3,<4",
     "onnx>=1.19,<2",
     "onnxruntime>=1.22,<2",
