@@ -1,9 +1,9 @@
 """Measure a model's accuracy on a data set.
 
     keras-mixer evaluate runs/digits --dataset=digits
-    keras-mixer evaluate --model=MlpMixerB16 --weights=imagenet --dataset=imagenet2012
+    keras-mixer evaluate MlpMixerB16 --weights=imagenet --dataset=imagenet2012
     keras-mixer evaluate model.keras --dataset=folder:cifar10 --per_class
-    keras-mixer evaluate --model=MlpMixerB16 --weights=imagenet_miil --suite=imagenet
+    keras-mixer evaluate MlpMixerB16 --weights=imagenet_miil --suite=imagenet
 
 Images are cropped and normalised as the model was trained to have them. The splits of
 a data set that the model was trained on are those of its run. Where the figures of
@@ -21,19 +21,10 @@ import numpy as np
 from absl import flags
 
 from keras_mixer.catalog import ENTRIES
+from keras_mixer.cli import _flags
 
-MODEL = flags.DEFINE_string(
-    "model", None, "A named model, such as MlpMixerB16, with --weights."
-)
-WEIGHTS = flags.DEFINE_string(
-    "weights", None, "For a named model: a tag, a file, or hf://org/repo."
-)
-DATASET = flags.DEFINE_string(
-    "dataset", None, "digits, folder:PATH, or the name of a TensorFlow Dataset."
-)
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TensorFlow Datasets keeps its data."
-)
+WEIGHTS = _flags.define_weights()
+DATASET, DATA_DIR = _flags.define_data()
 SUITE = flags.DEFINE_enum(
     "suite", None, ["imagenet"], "Several data sets, instead of --dataset."
 )
@@ -44,30 +35,26 @@ SPLIT = flags.DEFINE_string(
 )
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", lower_bound=1)
 PER_CLASS = flags.DEFINE_bool("per_class", False, "Print the accuracy of each class.")
-JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+JSON = _flags.define_json()
 
 
 def main(argv):
-    """Print accuracy, loss and speed of the model that `argv` or the flags name."""
-    if len(argv) > 2 or (len(argv) == 2) == bool(MODEL.value):
+    """Print accuracy, loss and speed of the model named in `argv`."""
+    if len(argv) != 2:
         raise ValueError(
-            "evaluate takes one model: a run's folder, a file MODEL.keras, or "
-            f"--model=NAME --weights=TAG. Received: {argv[1:]}, --model={MODEL.value}."
+            "evaluate takes one model: keras-mixer evaluate MODEL --dataset=NAME, "
+            "where MODEL is a run's folder, a .keras file, or a named model with "
+            f"--weights. Received: {argv[1:]}."
         )
     if bool(DATASET.value) == bool(SUITE.value):
         raise ValueError(
             "evaluate needs a data set, as --dataset=digits, or --suite=imagenet. "
             f"Received: --dataset={DATASET.value}, --suite={SUITE.value}."
         )
-    from keras_mixer import data, models, training
+    from keras_mixer import data, training
 
-    name = argv[1] if len(argv) == 2 else MODEL.value
-    if name in models.VARIANTS and not WEIGHTS.value:
-        raise ValueError(
-            f"{name} without weights is random. Received: no --weights. Name a file, "
-            "or a tag that `keras-mixer weights` lists."
-        )
-    model = models.open_model(name, WEIGHTS.value)
+    name = argv[1]
+    model = _flags.open_trained(name, WEIGHTS.value)
     verbose = 0 if JSON.value or not sys.stdout.isatty() else 1
     if SUITE.value:
         return _suite(name, model, verbose)

@@ -21,20 +21,8 @@ from absl import flags
 
 from keras_mixer.cli import _flags
 
-WEIGHTS = flags.DEFINE_string(
-    "weights",
-    None,
-    "For a named model: a tag of the catalogue or a path. For a .keras file built with "
-    "include_preprocessing=False: the tag that says how to prepare images.",
-)
-LABELS = flags.DEFINE_string(
-    "labels",
-    None,
-    "Text file with the name of a class in each line, or the tag of weights with these "
-    "classes, such as imagenet. Without it: the classes of the tag, for a named model; "
-    "labels.txt beside a .keras file; else ImageNet's, for as many classes; else the "
-    "classes' numbers.",
-)
+WEIGHTS = _flags.define_weights(_flags.PREPARES)
+LABELS = _flags.define_labels()
 FORMAT = flags.DEFINE_enum(
     "format",
     None,
@@ -91,23 +79,18 @@ def main(argv):
             "export takes a model and where to write it: keras-mixer export MODEL OUT. "
             f"Received: {argv[1:]}."
         )
-    from keras_mixer.models import VARIANTS, default_labels, open_model
+    from keras_mixer.models import VARIANTS, default_labels
     from keras_mixer.serving import runtimes
 
     _, name, out = argv
     weights = WEIGHTS.value
-    if name in VARIANTS and weights is None:
-        raise ValueError(
-            f"{name} without weights would be served with random ones. Received: no "
-            "--weights. Name them, as in --weights=imagenet."
-        )
     is_file = FORMAT.value in runtimes.RUNTIMES or (
         FORMAT.value is None and pathlib.Path(out).suffix in runtimes.SUFFIXES
     )
     _check_flags(
         ("overwrite", "calibrate") if not is_file else _OF_SAVED_MODELS, is_file
     )
-    model = open_model(name, weights)
+    model = _flags.open_trained(name, weights)
     common = {
         "labels": LABELS.value or default_labels(name, weights, model.output_shape[-1]),
         "weights": None if name in VARIANTS else weights,

@@ -26,6 +26,7 @@ import sys
 from absl import flags
 
 from keras_mixer import cli
+from keras_mixer.cli import _flags
 from keras_mixer.cli._watch import Watch
 
 MODEL = flags.DEFINE_string(
@@ -35,20 +36,8 @@ MODEL = flags.DEFINE_string(
     "`export` wrote: an .onnx, .xml or .tflite file, or a SavedModel's folder; or the "
     "URL of a model on a server, http:// or grpc://.",
 )
-WEIGHTS = flags.DEFINE_string(
-    "weights",
-    None,
-    "For a named model: a tag of the catalogue, a path or, on the Hugging Face Hub, "
-    "hf://org/repo@revision; imagenet by default. For a .keras file built with "
-    "include_preprocessing=False: the tag that says how to prepare images.",
-)
-LABELS = flags.DEFINE_string(
-    "labels",
-    None,
-    "A text file with the name of one class a line, or a tag of weights with these "
-    "classes. Without it: the classes of the tag, for a named model; labels.txt beside "
-    "a .keras file; else ImageNet's, for as many classes; else the classes' numbers.",
-)
+WEIGHTS = _flags.define_weights(" Without it: imagenet." + _flags.PREPARES)
+LABELS = _flags.define_labels()
 TOP_K = flags.DEFINE_integer("top_k", 5, "How many guesses of an image.", lower_bound=1)
 FEATURES = flags.DEFINE_bool(
     "features", False, "Give the pooled embedding, too; with --output."
@@ -69,7 +58,7 @@ WORKERS = flags.DEFINE_integer(
     "Threads that read and decode. Without it: one for each processor.",
     lower_bound=1,
 )
-JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+JSON = _flags.define_json()
 OUTPUT = flags.DEFINE_string(
     "output",
     None,

@@ -20,15 +20,8 @@ from keras_mixer.cli import _flags
 
 METHODS = ["few_shot", "linear", "knn"]
 
-WEIGHTS = flags.DEFINE_string(
-    "weights", None, "For a named model: a tag of the catalogue, or a file."
-)
-DATASET = flags.DEFINE_string(
-    "dataset", None, "digits, folder:PATH, or the name of a TensorFlow Dataset."
-)
-DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TensorFlow Datasets keeps its data."
-)
+WEIGHTS = _flags.define_weights()
+DATASET, DATA_DIR = _flags.define_data()
 METHOD = flags.DEFINE_list("method", METHODS, f"Some of {', '.join(METHODS)}.")
 SHOTS = flags.DEFINE_list(
     "shots", ["1", "5", "10", "25"], "few_shot: examples of each class."
@@ -36,7 +29,7 @@ SHOTS = flags.DEFINE_list(
 SEEDS = flags.DEFINE_integer("seeds", 5, "few_shot: how often to draw them.", 1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images in a batch.", 1)
 PLOT = flags.DEFINE_string("plot", None, "A PNG file: accuracy against shots.")
-JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+JSON = _flags.define_json()
 
 
 def main(argv):
@@ -57,15 +50,10 @@ def main(argv):
             f"methods. Received: --method={','.join(METHOD.value)}."
         )
     shots = _flags.numbers(SHOTS)
-    from keras_mixer import data, models, training
+    from keras_mixer import data, training
 
     name = argv[1]
-    if name in models.VARIANTS and not WEIGHTS.value:
-        raise ValueError(
-            f"{name} without weights is random. Received: no --weights. Name a file, "
-            "or a tag that `keras-mixer weights` lists."
-        )
-    model = models.open_model(name, WEIGHTS.value)
+    model = _flags.open_trained(name, WEIGHTS.value)
     source = data.open_source(DATASET.value, data_dir=DATA_DIR.value)
     verbose = 0 if JSON.value or not sys.stdout.isatty() else 1
     with data.errors_in_words(source):

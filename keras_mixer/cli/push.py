@@ -16,17 +16,10 @@ import tempfile
 
 from absl import flags
 
-from keras_mixer.cli import _card
+from keras_mixer.cli import _card, _flags
 
-WEIGHTS = flags.DEFINE_string(
-    "weights", None, "For a named model: a tag of the catalogue or a path."
-)
-LABELS = flags.DEFINE_string(
-    "labels",
-    None,
-    "Text file with the name of a class in each line, or the tag of weights with these "
-    "classes. Without it: as keras-mixer export finds them.",
-)
+WEIGHTS = _flags.define_weights()
+LABELS = _flags.define_labels()
 LICENSE = flags.DEFINE_string(
     "license", None, "The licence that the card states, as the hub names it."
 )
@@ -56,12 +49,7 @@ def main(argv):
 
     _, name, address = argv
     weights.parse_address(address)
-    if name in models.VARIANTS and WEIGHTS.value is None:
-        raise ValueError(
-            f"{name} without weights is random. Received: no --weights. Name them, as "
-            "in --weights=cifar10."
-        )
-    model = models.open_model(name, WEIGHTS.value)
+    model = _flags.open_trained(name, WEIGHTS.value)
     arrays = weights.export_arrays(model, "timm")
     _check_is_whole(model, arrays)
     transform = images.transform_for(model)

@@ -19,6 +19,7 @@ import threading
 from absl import flags
 
 from keras_mixer import cli
+from keras_mixer.cli import _flags
 from keras_mixer.serving import ServerPredictor
 
 URL = flags.DEFINE_string(
@@ -33,7 +34,7 @@ RETRIES = flags.DEFINE_integer(
     "retries", 3, "How often to try again when the server is not there or busy.", 0
 )
 TIMEOUT_SECONDS = flags.DEFINE_float("timeout_seconds", 60.0, "Time for a request.")
-JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+JSON = _flags.define_json()
 
 # What an exported model reads.
 _SUFFIXES = (

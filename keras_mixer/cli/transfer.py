@@ -31,9 +31,7 @@ from keras_mixer import training
 from keras_mixer.cli import _flags
 from keras_mixer.training import transfer
 
-WEIGHTS = flags.DEFINE_string(
-    "weights", None, "What to start from: a tag of the catalogue, or a file."
-)
+WEIGHTS = _flags.define_weights()
 OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of the runs.")
 DATASETS = flags.DEFINE_list(
     "datasets",
@@ -54,7 +52,7 @@ SEEDS = flags.DEFINE_integer(
 STEPS = flags.DEFINE_integer(
     "steps", None, "Steps of every run. Without it: by the number of examples.", 1
 )
-JSON = flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+JSON = _flags.define_json()
 _SETTINGS = (
     *("data_dir", "batch_size", "accumulation_steps", "precision", "strategy"),
     *("jit_compile", "checkpoint_minutes"),
@@ -71,7 +69,7 @@ def main(argv):
     """Transfer the model named in `argv`, and print the table."""
     if len(argv) != 2 or not OUTPUT_DIR.value:
         raise ValueError(
-            "transfer takes a named model and a folder: keras-mixer transfer MODEL "
+            "transfer takes a model and a folder: keras-mixer transfer MODEL "
             f"--weights=TAG --output_dir=runs/NAME. Received: {argv[1:]}, "
             f"--output_dir={OUTPUT_DIR.value}."
         )

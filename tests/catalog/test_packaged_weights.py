@@ -51,7 +51,7 @@ def test_the_cards_accuracy_is_what_evaluate_prints(tmp_path):
     result = subprocess.run(
         [
             *(sys.executable, "-c", "from keras_mixer import cli; cli.main()"),
-            *("evaluate", "--model=MlpMixerNano4", "--weights=cifar10"),
+            *("evaluate", "MlpMixerNano4", "--weights=cifar10"),
             f"--dataset=folder:{tmp_path / 'cifar10'}",
         ],
         capture_output=True,

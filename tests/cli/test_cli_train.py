@@ -95,7 +95,7 @@ def test_evaluate_takes_the_splits_of_the_run(trained):
 
 
 def test_evaluate_does_not_score_random_weights():
-    done = keras_mixer_main("evaluate", "--model=MlpMixerNano4", "--dataset=digits")
+    done = keras_mixer_main("evaluate", "MlpMixerNano4", "--dataset=digits")
     assert done.returncode == 1
     assert "MlpMixerNano4 without weights is random" in done.stderr
 
@@ -110,7 +110,7 @@ def write_class_folders(folder, class_names):
 
 
 def test_evaluate_shows_what_is_published_about_the_data_set(tmp_path):
-    model = ("--model=MlpMixerNano4", "--weights=cifar10")
+    model = ("MlpMixerNano4", "--weights=cifar10")
     for name, words in [("cifar10", "published 81.33%"), ("others", "top-1")]:
         write_class_folders(tmp_path / name, "abcdefghij")
         dataset = f"--dataset=folder:{tmp_path / name}"
@@ -121,7 +121,7 @@ def test_evaluate_shows_what_is_published_about_the_data_set(tmp_path):
 
 def test_evaluate_needs_a_model_of_as_many_classes(tmp_path):
     write_class_folders(tmp_path, ["cat", "dog"])
-    model = ("--model=MlpMixerNano4", "--weights=cifar10")
+    model = ("MlpMixerNano4", "--weights=cifar10")
     done = keras_mixer_main("evaluate", *model, f"--dataset=folder:{tmp_path}")
     assert "10 of the model MlpMixerNano4, 2 of folder:" in done.stderr
 
@@ -170,6 +170,11 @@ def write_config(folder, text):
         (["train", "--config=none.json", "--output_dir={}"], "none.json"),
         (["train", *SMALL, "--output_dir={}"], "must be a JSON object"),
         (["evaluate", "none.keras", "--dataset=digits"], "none.keras"),
+        (["evaluate", "--dataset=digits"], "evaluate MODEL --dataset=NAME, where"),
+        (
+            ["evaluate", "a.keras", "--model=b.keras"],
+            "Unknown command line flag 'model",
+        ),
     ],
     ids=lambda value: value[0] + value[1][:12] if isinstance(value, list) else "",
 )

@@ -80,7 +80,7 @@ def test_from_a_published_file_to_an_evaluation(home, published, photos):
         path.rename(folder / path.name)
     figures = json.loads(
         journey.do(
-            *("evaluate", "--model=MlpMixerB16", "--weights=imagenet", "--json"),
+            *("evaluate", "MlpMixerB16", "--weights=imagenet", "--json"),
             f"--dataset=folder:{home / 'imagenet'}",
         )
     )

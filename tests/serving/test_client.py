@@ -253,7 +253,7 @@ def test_export_program_says_in_a_line_what_is_wrong(tmp_path):
             [tmp_path / "quantized.keras", tmp_path / "m"],
             "as it was before model.quantize()",
         ),
-        (["MlpMixerS32", tmp_path / "m"], "would be served with random ones"),
+        (["MlpMixerS32", tmp_path / "m"], "MlpMixerS32 without weights is random"),
     ]:
         assert sentence in refused(keras_mixer_main("export", *arguments))
     assert publishing.versions(tmp_path / "m") == {}
