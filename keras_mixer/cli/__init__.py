@@ -1,8 +1,4 @@
-"""The `keras-mixer` program: one absl program a verb.
-
-Usage: keras-mixer VERB [ARGUMENT...] [--FLAG=VALUE...]
-       keras-mixer --version
-"""
+"""The `keras-mixer` program: one absl program a verb."""
 
 import importlib
 import pathlib
@@ -12,8 +8,10 @@ from absl import app, flags, logging
 
 import keras_mixer
 from keras_mixer.catalog import settings_in_use
+from keras_mixer.cli import _help
 
-# A verb is a file beside this one; the first line of its docstring says what it does.
+# A verb is a file beside this one: `main`, flags, what its ARGUMENTS are called, and a
+# docstring whose first line says what it does.
 VERBS = {
     path.stem: path.read_text(encoding="utf-8").split('"""')[1].splitlines()[0]
     for path in sorted(pathlib.Path(__file__).parent.glob("[a-z]*.py"))
@@ -25,10 +23,7 @@ def main():
     """Run the verb named by the first argument."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(__doc__ + "\nVerbs:")
-        for verb, purpose in VERBS.items():
-            print(f"  {verb:10}{purpose}")
-        print("\nkeras-mixer VERB --help explains a verb.")
+        print(_help.of_program(VERBS))
         sys.exit(0 if arguments else 1)
     if arguments[0] == "--version":
         print("keras-mixer", keras_mixer.__version__)
@@ -41,8 +36,7 @@ def main():
     except ImportError as error:
         _fail(error)
     if {"-h", "--help"} & set(arguments[1:]):
-        print(program.__doc__)
-        print(flags.FLAGS.module_help(program))
+        print(_help.of_verb(verb, program))
         return
 
     def run(argv):

@@ -87,6 +87,13 @@ def open_trained(model, weights):
     return models.open_model(model, weights)
 
 
+def _define(field, help):
+    choices = field.metadata.get("choices")
+    if choices:
+        return flags.DEFINE_enum(field.name, None, choices, help)
+    return _DEFINE[field.type](field.name, None, help)
+
+
 def define_settings(fields, help_of):
     """Define a flag for fields of a dataclass, by the type and the name of each.
 
@@ -97,10 +104,7 @@ def define_settings(fields, help_of):
     Returns:
         A function that returns the values of those flags that were given, by name.
     """
-    holders = {
-        field.name: _DEFINE[field.type](field.name, None, help_of(field))
-        for field in fields
-    }
+    holders = {field.name: _define(field, help_of(field)) for field in fields}
 
     def given():
         return {

@@ -23,6 +23,7 @@ from absl import flags
 from keras_mixer.catalog import ENTRIES
 from keras_mixer.cli import _flags
 
+ARGUMENTS = "MODEL"
 WEIGHTS = _flags.define_weights()
 DATASET, DATA_DIR = _flags.define_data()
 SUITE = flags.DEFINE_enum(

@@ -1,4 +1,4 @@
-"""Export a trained model for TensorFlow Serving, ONNX Runtime, OpenVINO or LiteRT.
+"""Export a model for TensorFlow Serving and other runtimes.
 
     keras-mixer export model.keras models/mixer --labels=labels.txt
     keras-mixer export MlpMixerNano4 nano.onnx --weights=cifar10
@@ -21,6 +21,7 @@ from absl import flags
 
 from keras_mixer.cli import _flags
 
+ARGUMENTS = "MODEL OUT"
 WEIGHTS = _flags.define_weights(_flags.PREPARES)
 LABELS = _flags.define_labels()
 FORMAT = flags.DEFINE_enum(

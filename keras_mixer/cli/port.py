@@ -15,6 +15,7 @@ import pathlib
 import numpy as np
 from absl import flags
 
+ARGUMENTS = "IN OUT"
 MODEL = flags.DEFINE_string(
     "model",
     None,

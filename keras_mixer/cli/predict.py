@@ -29,6 +29,7 @@ from keras_mixer import cli
 from keras_mixer.cli import _flags
 from keras_mixer.cli._watch import Watch
 
+ARGUMENTS = "IMAGE..."
 MODEL = flags.DEFINE_string(
     "model",
     "MlpMixerB16",

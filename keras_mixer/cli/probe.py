@@ -1,4 +1,4 @@
-"""Measure what a model's features are worth on a data set it was not trained for.
+"""Measure what a model's features are worth on another data set.
 
     keras-mixer probe MlpMixerB16 --weights=imagenet21k --dataset=tf_flowers
     keras-mixer probe runs/digits --dataset=folder:photos --method=knn
@@ -18,6 +18,7 @@ from absl import flags
 
 from keras_mixer.cli import _flags
 
+ARGUMENTS = "MODEL"
 METHODS = ["few_shot", "linear", "knn"]
 
 WEIGHTS = _flags.define_weights()

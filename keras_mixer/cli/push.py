@@ -18,6 +18,7 @@ from absl import flags
 
 from keras_mixer.cli import _card, _flags
 
+ARGUMENTS = "MODEL hf://ORG/REPO"
 WEIGHTS = _flags.define_weights()
 LABELS = _flags.define_labels()
 LICENSE = flags.DEFINE_string(

@@ -22,6 +22,7 @@ from keras_mixer import cli
 from keras_mixer.cli import _flags
 from keras_mixer.serving import ServerPredictor
 
+ARGUMENTS = "IMAGE..."
 URL = flags.DEFINE_string(
     "url",
     "http://127.0.0.1:8501/v1/models/mixer",

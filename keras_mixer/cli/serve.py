@@ -1,9 +1,9 @@
-"""Serve an exported model on this machine, with TensorFlow Serving's API.
+"""Serve an exported model by TensorFlow Serving's API.
 
     keras-mixer serve models/mixer
 
-shows a page that labels pictures on http://127.0.0.1:8501, and answers there and over
-gRPC on 127.0.0.1:8500 by the newest version in the folder. It is for development, with
+A page on http://127.0.0.1:8501 labels pictures; requests are answered there and over
+gRPC on 127.0.0.1:8500, by the newest version in the folder. It is for development, with
 no TLS, no authentication. TensorFlow Serving takes the same folder: export/README.md.
 """
 
@@ -14,6 +14,7 @@ from absl import flags, logging
 
 from keras_mixer.catalog import needs_extra, settings_in_use, use_fastest_settings
 
+ARGUMENTS = "FOLDER"
 flags.DEFINE_string("model_name", "mixer", "Name in the requests.")
 flags.DEFINE_string("host", "127.0.0.1", "0.0.0.0 opens it to the network.")
 flags.DEFINE_integer("port", 8501, "Port of REST; 0 for a free one.", 0, 65535)

@@ -1,4 +1,4 @@
-"""Train or fine-tune a Mixer, and go on where an interrupted run stopped.
+"""Train or fine-tune a Mixer, or go on where a run stopped.
 
     keras-mixer train --dataset=digits --output_dir=runs/digits
     keras-mixer train --model=MlpMixerB16 --weights=imagenet --dataset=tf_flowers \\
@@ -23,10 +23,11 @@ import sys
 
 from absl import flags
 
-from keras_mixer import training
+from keras_mixer import data, training
 from keras_mixer.cli import _flags
 from keras_mixer.models import VARIANTS
 
+ARGUMENTS = ""
 RECIPE = flags.DEFINE_enum(
     "recipe",
     None,
@@ -55,7 +56,12 @@ def _help(field):
     return "; ".join(said) + "."
 
 
-given_settings = _flags.define_settings(dataclasses.fields(training.TrainConfig), _help)
+# The model and the data before the augmentation.
+_SETTINGS = sorted(
+    dataclasses.fields(training.TrainConfig),
+    key=lambda field: hasattr(data.Augmentation, field.name),
+)
+given_settings = _flags.define_settings(_SETTINGS, _help)
 
 
 def main(argv):

@@ -1,4 +1,4 @@
-"""Fine-tune on several data sets as the paper does, and print its table.
+"""Fine-tune on several data sets, as the paper does.
 
     keras-mixer transfer MlpMixerB16 --weights=imagenet21k --output_dir=runs/transfer
     keras-mixer transfer MlpMixerL16 --weights=imagenet21k --output_dir=runs/large \\
@@ -31,6 +31,7 @@ from keras_mixer import training
 from keras_mixer.cli import _flags
 from keras_mixer.training import transfer
 
+ARGUMENTS = "MODEL"
 WEIGHTS = _flags.define_weights()
 OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of the runs.")
 DATASETS = flags.DEFINE_list(

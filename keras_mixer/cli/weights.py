@@ -1,4 +1,4 @@
-"""List the published weights, or fetch them for a machine without a network.
+"""List the published weights, or fetch them ahead of time.
 
 keras-mixer weights
 keras-mixer weights --model=MlpMixerB16 --fetch=imagenet
@@ -6,6 +6,7 @@ keras-mixer weights --model=MlpMixerB16 --fetch=imagenet
 
 from absl import flags
 
+ARGUMENTS = ""
 MODEL = flags.DEFINE_string("model", None, "List or fetch for this model only.")
 FETCH = flags.DEFINE_string(
     "fetch", None, "Fetch and cache this tag, for --model or all models with it."

@@ -21,8 +21,9 @@ from keras_mixer.models import VARIANTS, Variant
 from keras_mixer.training.devices import PRECISIONS, STRATEGIES
 
 
-def _field(default, help):
-    return dataclasses.field(default=default, metadata={"help": help})
+def _field(default, help, choices=()):
+    metadata = {"help": help, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,10 +84,11 @@ class TrainConfig(Augmentation):
     optimizer: str = _field(
         "adamw",
         "adamw (0.9, 0.999); sgd with momentum 0.9; or muon, whose rate is as adamw's.",
+        ("adamw", "sgd", "muon"),
     )
     learning_rate: float = _field(1e-3, "Learning rate after warm-up.")
     end_learning_rate: float = _field(0.0, "Learning rate at the last step.")
-    decay: str = _field("cosine", "From the one to the other: cosine or linear.")
+    decay: str = _field("cosine", "From the one to the other.", ("cosine", "linear"))
     warmup_steps: int = _field(
         0, "Steps of linear warm-up from 0; -1 is a twentieth of the run."
     )
@@ -114,7 +116,9 @@ class TrainConfig(Augmentation):
         "Factor on the learning rate for each block further from the head, in (0, 1].",
     )
 
-    loss: str = _field("softmax", "softmax or sigmoid cross-entropy.")
+    loss: str = _field(
+        "softmax", "What the cross-entropy is of.", ("softmax", "sigmoid")
+    )
     head_bias: float = _field(0.0, "Initial bias of a new head.")
     teacher: str | None = _field(
         None,
@@ -132,8 +136,12 @@ class TrainConfig(Augmentation):
         0.0, "Probability of dropping the last block's branches, in [0, 1)."
     )
 
-    precision: str = _field("float32", ", ".join(PRECISIONS) + ".")
-    strategy: str = _field("auto", ", ".join(STRATEGIES) + ".")
+    precision: str = _field("float32", "What layers compute in.", PRECISIONS)
+    strategy: str = _field(
+        "auto",
+        "How devices share a batch; auto takes all GPUs, and the workers of TF_CONFIG.",
+        STRATEGIES,
+    )
     data_service: str | None = _field(
         None,
         "Who makes the training batches: grpc://HOST:PORT of a tf.data service; "
@@ -146,6 +154,7 @@ class TrainConfig(Augmentation):
         "tensorboard",
         "Where the figures go beside the folder of the run: tensorboard, into it; "
         "mlflow, or wandb, as their environment variables say.",
+        ("tensorboard", "mlflow", "wandb"),
     )
     deterministic: bool = _field(
         False, "Use only operations that give the same bits on every run."
@@ -165,9 +174,9 @@ class TrainConfig(Augmentation):
                     f"{field.name} must be {getattr(kind, '__name__', kind)}. "
                     f"Received: {field.name}={value!r}."
                 )
+            if choices := field.metadata.get("choices"):
+                check_choice(field.name, value, choices)
         super().__post_init__()
-        for name, choices in _CHOICES.items():
-            check_choice(name, getattr(self, name), choices)
         for names, low, high in _RANGES:
             for name in names.split():
                 check_range(name, getattr(self, name), low, high)
@@ -268,14 +277,6 @@ class TrainConfig(Augmentation):
         return cls(**{**values, **overrides})
 
 
-_CHOICES: dict[str, Any] = {
-    "optimizer": ("adamw", "sgd", "muon"),
-    "decay": ("cosine", "linear"),
-    "loss": ("softmax", "sigmoid"),
-    "precision": PRECISIONS,
-    "strategy": STRATEGIES,
-    "tracker": ("tensorboard", "mlflow", "wandb"),
-}
 _RANGES = [
     ("image_size steps batch_size checkpoint_minutes checkpoint_steps", 0, 1e12),
     ("learning_rate end_learning_rate weight_decay clip_norm sam_rho", 0, 1e9),

@@ -166,7 +166,7 @@ def test_weights_lists_the_catalogue():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["pedict"], "must be one of evaluate, export, port, predict, "),
+        (["pedict"], "must be one of completion, evaluate, export, port, predict, "),
         (["predict"], "at least one image"),
         (["predict", "a.jpg", "--model=MlpMixer"], "must be one of MlpMixerS32"),
         (["predict", "a.jpg", "--weights=imagnet"], "tags of MlpMixerB16: imagenet,"),
@@ -224,8 +224,33 @@ def test_flags_are_taken_with_dashes_as_with_underscores(folder, flag, no):
 def test_help_explains_the_program_and_each_verb():
     result = keras_mixer_main("--help")
     assert result.returncode == 0
-    for verb in cli.VERBS:
-        assert verb in result.stdout
-    result = keras_mixer_main("port", "--help")
-    assert "keras-mixer port mlp-mixer_b16_224.pdparams b16.weights.h5" in result.stdout
-    assert "--[no]verify" in result.stdout
+    assert result.stdout.startswith("Usage: keras-mixer VERB [ARGUMENT...]")
+    for verb, purpose in cli.VERBS.items():
+        assert f"  {verb:12}{purpose}\n" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_of_a_verb_is_a_page_in_order(verb):
+    page = keras_mixer_main(verb, "--help").stdout
+    assert page.startswith(f"Usage: keras-mixer {verb} ")
+    parts = [cli.VERBS[verb], "\nExamples:\n  ", f"keras-mixer {verb}", "--helpfull"]
+    if verb != "completion":
+        parts.insert(3, "\nFlags:\n  --")
+    place = page.index("\n")  # behind the usage line
+    for part in parts:
+        place = page.index(part, place)
+    assert max(map(len, page.splitlines())) <= 88
+    for noise in ("absl.", "(default:", "(a ", "keras_mixer.cli"):
+        assert noise not in page
+
+
+def test_help_says_what_a_flag_takes_and_has():
+    page = keras_mixer_main("export", "--help").stdout
+    assert "--format=saved_model|onnx|openvino|litert\n        For a name" in page
+    assert "  --[no-]overwrite\n        Replace files that exist.\n" in page
+    assert "Default: float32.\n" in page
+    assert page.index("--labels") < page.index("--keep")
+    page = keras_mixer_main("evaluate", "--help").stdout
+    assert "  --batch_size=INT\n        Images in a batch. Default: 64.\n" in page
+    assert page.startswith("Usage: keras-mixer evaluate MODEL [--FLAG=VALUE...]\n")

@@ -146,7 +146,7 @@ def test_preview_writes_a_sheet(tmp_path):
 def test_help_says_the_default_of_every_setting():
     shown = " ".join(keras_mixer_main("train", "--help").stdout.split())
     for field in dataclasses.fields(TrainConfig):
-        text = f"--{field.name}:", f"--[no]{field.name}:"
+        text = f"--{field.name}=", f"--[no-]{field.name} "
         assert any(name in shown for name in text)
         assert f"Default: {field.default}" in shown
     assert f"Default: 0.001; digits: {RECIPES['digits'].learning_rate}; finet" in shown
