@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.client import device_lib
 
-from keras_mixer.catalog import check_choice
+from keras_mixer.catalog import check_choice, cpu_features
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 STRATEGIES = ("auto", "single", "mirrored", "multi_worker", "tpu")
@@ -101,9 +101,9 @@ class Distribution:
                 "Use --strategy=single or --sam_rho=0."
             )
 
-    def without_effect(self, config):
-        """Return sentences about settings of a `TrainConfig` that do nothing here."""
-        notes = []
+    def notes_on(self, config):
+        """Return sentences about settings that do nothing here, or are slow."""
+        notes = _slow_precision(config)
         if config.jit_compile and self.strategy is not None:
             notes.append(
                 "jit_compile has no effect: XLA does not compile the sums over several "
@@ -126,6 +126,28 @@ class Distribution:
                 dataset.element_spec[0].shape[0] // local, drop_remainder=True
             )
         )
+
+
+# What a processor has to have for a precision; without it products are emulated.
+_PRODUCTS = {
+    "mixed_bfloat16": {"AVX512-BF16", "AMX-BF16"},
+    "mixed_float16": {"AVX512-FP16"},
+}
+
+
+def _slow_precision(config):
+    wanted, features = _PRODUCTS.get(config.precision, set()), {*cpu_features()}
+    kinds = {device.device_type for device in tf.config.list_logical_devices()}
+    # XLA widens the products to float32.
+    if not wanted or wanted & features or kinds != {"CPU"} or config.jit_compile:
+        return []
+    if "AVX2" not in features:  # a processor of which we do not know
+        return []
+    able = _PRODUCTS["mixed_bfloat16"] & features
+    return [
+        f"{config.precision} is slow on this CPU, which has no products in 16 bits of "
+        f"that kind: use {'mixed_bfloat16' if able else 'float32'}."
+    ]
 
 
 def make_distribution(strategy):

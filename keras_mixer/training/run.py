@@ -165,7 +165,7 @@ def _begin(config, folder, where, model):
                 f"Chosen for these examples{memory}: "
                 f"batch_size={config.batch_size}, warmup_steps={config.warmup_steps}."
             )
-        for note in where.without_effect(config):
+        for note in where.notes_on(config):
             print(note)
     if resumes:
         run.resume()

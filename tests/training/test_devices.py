@@ -239,10 +239,37 @@ def test_check_names_the_nearest_batch_sizes():
         where.check(TrainConfig(batch_size=20, accumulation_steps=2))
 
 
-def test_without_effect_says_what_does_nothing():
+def test_notes_say_what_does_nothing():
     config = TrainConfig(batch_size=2, mixup=0.2, jit_compile=True)
-    assert devices.Distribution().without_effect(config) == []
+    assert devices.Distribution().notes_on(config) == []
     several = devices.Distribution(tf.distribute.get_strategy(), 2, 0, num_workers=2)
-    jit, mixing = several.without_effect(config)
+    jit, mixing = several.notes_on(config)
     assert jit.startswith("jit_compile has no effect")
     assert mixing.startswith("mixup and cutmix have no effect")
+
+
+@pytest.mark.parametrize(
+    "features, precision, instead",
+    [
+        (("AVX2",), "float32", None),
+        (("AVX2",), "mixed_bfloat16", "float32"),
+        (("AVX2",), "mixed_float16", "float32"),
+        (("AVX2", "AVX512", "AVX512-BF16"), "mixed_bfloat16", None),
+        (("AVX2", "AVX512", "AVX512-BF16"), "mixed_float16", "mixed_bfloat16"),
+        (("AVX2", "AVX512-FP16"), "mixed_float16", None),
+        ((), "mixed_bfloat16", None),
+    ],
+)
+def test_notes_name_the_precision_for_this_cpu(
+    monkeypatch, features, precision, instead
+):
+    kinds = {device.device_type for device in tf.config.list_logical_devices()}
+    if kinds != {"CPU"}:
+        pytest.skip("products in 16 bits are the accelerator's")
+    monkeypatch.setattr(devices, "cpu_features", lambda: features)
+    notes = devices.Distribution().notes_on(TrainConfig(precision=precision))
+    assert [note.split(": use ")[1] for note in notes] == [f"{instead}."] * bool(
+        instead
+    )
+    compiled = TrainConfig(precision=precision, jit_compile=True)
+    assert devices.Distribution().notes_on(compiled) == []
