@@ -1,7 +1,9 @@
 """List the published weights, or fetch them ahead of time.
 
-keras-mixer weights
-keras-mixer weights --model=MlpMixerB16 --fetch=imagenet
+A line has a model, a tag, its classes, top-1 accuracy, licence and publisher.
+
+    keras-mixer weights
+    keras-mixer weights --model=MlpMixerB16 --fetch=imagenet
 """
 
 from absl import flags

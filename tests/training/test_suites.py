@@ -153,7 +153,7 @@ def test_a_suite_without_its_data_says_how_to_have_it(model, tmp_path):
 
 def test_the_suite_is_for_models_of_imagenet():
     result = keras_mixer_main(
-        "evaluate", "--model=MlpMixerNano4", "--weights=cifar10", "--suite=imagenet"
+        "evaluate", "MlpMixerNano4", "--weights=cifar10", "--suite=imagenet"
     )
     assert result.returncode == 1
     assert "1,000 classes. Received: MlpMixerNano4 of 10." in result.stderr
