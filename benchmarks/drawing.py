@@ -31,8 +31,10 @@ def _draw_speed(output_dir):
     rows = figure.subfigures(len(drawn), 1, squeeze=False)[:, 0]
     for row, (cpu, panels) in zip(rows, drawn.items(), strict=True):
         row.suptitle(cpu)
-        axes = row.subplots(1, len(panels), squeeze=False)[0]
-        _draw_panels(axes, panels)
+        axes = row.subplots(1, columns, squeeze=False)[0]
+        for unused in axes[len(panels) :]:
+            unused.set_axis_off()
+        _draw_panels(axes[: len(panels)], panels)
     figure.savefig(output_dir / "results.png", dpi=100)
     plt.close(figure)
 
