@@ -196,7 +196,9 @@ def _is_one_of(orientation, orientations):
 
 def _turned(shape, orientation):
     """Turn a stored height and width into the upright ones, or back."""
-    return tf.where(_is_one_of(orientation, _AXES_EXCHANGED), shape[::-1], shape)
+    # Not shape[::-1], of which TensorFlow's optimizer complains in the log.
+    turned = tf.reverse(shape, [0])
+    return tf.where(_is_one_of(orientation, _AXES_EXCHANGED), turned, shape)
 
 
 def _stored_window(window, shape, orientation):

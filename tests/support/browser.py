@@ -167,7 +167,13 @@ def opened(chrome, server):
     page.resize(1000, 900)
     page.emulate()
     chrome.get(server.url)
-    wait_for(lambda: "version" in page.text("#about"))
+    # On a busy machine the document may not be there yet.
+    wait_for(
+        lambda: any(
+            "version" in found.text
+            for found in chrome.find_elements(By.CSS_SELECTOR, "#about")
+        )
+    )
     yield page
     asked = [p["request"]["url"] for m, p in page.events() if m.endswith("WillBeSent")]
     assert f"{server.url}/page.json" in asked
