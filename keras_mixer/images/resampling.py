@@ -30,14 +30,14 @@ def resample(pixels, low, high, size, interpolation):
     """Resample a part of an image along its first axis.
 
     Args:
-        pixels: uint8 of shape `(length, width, channels)`.
+        pixels: Grey levels in [0, 255], int16 of shape `(length, width, channels)`.
         low: Where the part begins, in pixels from the first: a float64 scalar.
         high: Where it ends.
         size: Pixels to make of it.
         interpolation: `"bicubic"` or `"bilinear"`.
 
     Returns:
-        uint8 of shape `(size, width, channels)`.
+        Such levels, of shape `(size, width, channels)`.
     """
     length, width, channels = tf.unstack(tf.shape(pixels))
     first, weights = _taps(length, low, high, size, interpolation)
@@ -52,7 +52,7 @@ def resample(pixels, low, high, size, interpolation):
     taps = tf.shape(weights)[0]
     _, total = tf.while_loop(lambda tap, _: tap < taps, add, (0, half))
     total = tf.bitwise.right_shift(total, _PRECISION)
-    return tf.cast(tf.clip_by_value(total, 0, 255), tf.uint8)
+    return tf.cast(tf.clip_by_value(total, 0, 255), tf.int16)
 
 
 def _taps(length, low, high, size, interpolation):
