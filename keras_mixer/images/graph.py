@@ -85,12 +85,12 @@ def evaluation_crop(image, image_size, transform):
     last = tf.minimum(tf.math.ceil(high + reach), tf.cast(size, tf.float64))
     window = tf.cast(tf.concat([first, last - first], 0), tf.int32)
     window = _stored_window(window, tf.cast(size, tf.int32), orientation)
-    # In 16 bits: of 8, oneDNN complains in the log where there is no AVX512.
-    image = _turn_upright(tf.cast(_cut(pixels, window), tf.int16), orientation)
+    image = _turn_upright(_cut(pixels, window), orientation)
     # Pillow resamples the rows, and the result along its columns.
     for axis in (1, 0):
         image = resampling.resample(
-            tf.image.transpose(image),
+            image,
+            axis,
             low[axis] - first[axis],
             high[axis] - first[axis],
             image_size[axis],
@@ -213,13 +213,18 @@ def _stored_window(window, shape, orientation):
     return tf.concat([tf.where(mirrored, end, begin), size], 0)
 
 
+def _transpose(pixels):
+    # As floats: of whole numbers oneDNN complains in the log where there is no AVX512.
+    return tf.cast(tf.image.transpose(tf.cast(pixels, tf.float32)), pixels.dtype)
+
+
 def _turn_upright(pixels, orientation):
     def turn():
         turned = pixels
         for orientations, one_turn in [
             (_ROWS_MIRRORED, lambda x: x[::-1]),
             (_COLUMNS_MIRRORED, lambda x: x[:, ::-1]),
-            (_AXES_EXCHANGED, tf.image.transpose),
+            (_AXES_EXCHANGED, _transpose),
         ]:
             is_one = _is_one_of(orientation, orientations)
             turned = tf.cond(

@@ -26,33 +26,35 @@ def _bicubic(x):
 _KERNELS = {"bilinear": (_bilinear, 1), "bicubic": (_bicubic, 2)}
 
 
-def resample(pixels, low, high, size, interpolation):
-    """Resample a part of an image along its first axis.
+def resample(pixels, axis, low, high, size, interpolation):
+    """Resample a part of an image along one axis.
 
     Args:
-        pixels: Grey levels in [0, 255], int16 of shape `(length, width, channels)`.
+        pixels: uint8 of shape `(height, width, channels)`.
+        axis: 0 for the height, 1 for the width.
         low: Where the part begins, in pixels from the first: a float64 scalar.
         high: Where it ends.
         size: Pixels to make of it.
         interpolation: `"bicubic"` or `"bilinear"`.
 
     Returns:
-        Such levels, of shape `(size, width, channels)`.
+        uint8 of the same shape, but for `size` along the axis.
     """
-    length, width, channels = tf.unstack(tf.shape(pixels))
+    shape = tf.unstack(tf.shape(pixels))
+    length, shape[axis] = shape[axis], size
     first, weights = _taps(length, low, high, size, interpolation)
 
     def add(tap, total):
-        taken = tf.gather(pixels, tf.minimum(first + tap, length - 1))
-        weight = weights[tap][:, tf.newaxis, tf.newaxis]
+        taken = tf.gather(pixels, tf.minimum(first + tap, length - 1), axis=axis)
+        weight = tf.reshape(weights[tap], (-1, 1, 1) if axis == 0 else (1, -1, 1))
         return tap + 1, total + weight * tf.cast(taken, tf.int32)
 
     # Tap by tap: all at once, they would be as many images.
-    half = tf.fill((size, width, channels), 2 ** (_PRECISION - 1))
+    half = tf.fill(shape, 2 ** (_PRECISION - 1))
     taps = tf.shape(weights)[0]
     _, total = tf.while_loop(lambda tap, _: tap < taps, add, (0, half))
     total = tf.bitwise.right_shift(total, _PRECISION)
-    return tf.cast(tf.clip_by_value(total, 0, 255), tf.int16)
+    return tf.cast(tf.clip_by_value(total, 0, 255), tf.uint8)
 
 
 def _taps(length, low, high, size, interpolation):
