@@ -198,6 +198,19 @@ def alternate(contenders, rounds, method, **arguments):
     return seconds
 
 
+def infer_in_turns(contenders, batch, rounds, repeats):
+    """Ask for answers in turn, when each has compiled, packed and cached what it does.
+
+    Returns:
+        A dict from each one's name to the seconds of its calls.
+    """
+    for one in contenders:
+        one.ask("infer", batch=batch, repeats=0, warm_up=2)
+    # A turn of one large batch is long enough without a call to warm up.
+    timing = {"repeats": repeats, "warm_up": int(repeats > 1)}
+    return alternate(contenders, rounds, "infer", batch=batch, **timing)
+
+
 def spread(seconds, images):
     """Images per second: the median, and the quartiles around it."""
     low, middle, high = np.percentile([images / s for s in seconds], [25, 50, 75])

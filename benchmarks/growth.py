@@ -4,7 +4,7 @@ import itertools
 import math
 import statistics
 
-from arena import Arena, alternate, flop_of_image, spread
+from arena import Arena, flop_of_image, infer_in_turns, spread
 
 # What TensorFlow is told of oneDNN, and of weights that it may pack once.
 _NAMES = ("TF_ENABLE_ONEDNN_OPTS", "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS")
@@ -27,10 +27,7 @@ def settings(arena):
             contenders.append(keras)
     rows = []
     for batch, (rounds, repeats) in arena.scale.rounds.items():
-        for one in contenders:
-            one.ask("infer", batch=batch, repeats=0, warm_up=1)
-        timing = {"repeats": repeats, "warm_up": int(repeats > 1)}
-        seconds = alternate(contenders, rounds, "infer", batch=batch, **timing)
+        seconds = infer_in_turns(contenders, batch, rounds, repeats)
         for name, values in seconds.items():
             row = {"batch": batch, "contender": name}
             rows.append(row | {"images_per_second": spread(values, batch)})

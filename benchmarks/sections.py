@@ -25,6 +25,7 @@ from arena import (
     Arena,
     alternate,
     flop_of_image,
+    infer_in_turns,
     precisions,
     spread,
 )
@@ -46,11 +47,7 @@ def inference(arena):
             rows.append(_product_limit(arena, contenders))
         rows += _differences(answers, expected, precision)
         for batch, (rounds, repeats) in scale.rounds.items():
-            for one in contenders:  # compiled, packed, in the cache
-                one.ask("infer", batch=batch, repeats=0, warm_up=1)
-            # A turn of one large batch is long enough without a call to warm up.
-            timing = {"repeats": repeats, "warm_up": int(repeats > 1)}
-            seconds = alternate(contenders, rounds, "infer", batch=batch, **timing)
+            seconds = infer_in_turns(contenders, batch, rounds, repeats)
             for name, values in seconds.items():
                 row = {"precision": precision, "batch": batch, "contender": name}
                 row |= {"images_per_second": spread(values, batch)}
@@ -137,10 +134,7 @@ def runtimes(arena):
             raise RuntimeError(f"{name} computes something else: {difference:.2g}.")
         rows.append({"contender": name, "logit_difference": difference})
     for batch, (rounds, repeats) in arena.scale.rounds.items():
-        for one in contenders:
-            one.ask("infer", batch=batch, repeats=0, warm_up=2)
-        timing = {"repeats": repeats, "warm_up": int(repeats > 1)}
-        seconds = alternate(contenders, rounds, "infer", batch=batch, **timing)
+        seconds = infer_in_turns(contenders, batch, rounds, repeats)
         for name, values in seconds.items():
             speed = spread(values, batch)
             rows.append({"contender": name, "batch": batch, "images_per_second": speed})

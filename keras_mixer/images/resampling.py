@@ -1,4 +1,4 @@
-"""Pillow's resampling as TensorFlow ops, to the last grey level.
+"""Pillow's resampling as TensorFlow ops, in its integers.
 
 Source: `src/libImaging/Resample.c` of Pillow 11, which resamples 8-bit images in
 integers. `tf.image.resize` has the same kernels in floats, and a half that falls on the

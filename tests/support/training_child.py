@@ -36,6 +36,14 @@ SMALL = dataclasses.replace(
     deterministic=False,
     strategy="single",
 )
+# Everything that draws random numbers or has a state of its own.
+STATEFUL = {
+    "deterministic": True,
+    "ema_momentum": 0.9,
+    "dropout_rate": 0.1,
+    "stochastic_depth_rate": 0.2,
+    "checkpoint_steps": 2,
+}
 
 
 def run(settings, folder):

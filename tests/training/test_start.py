@@ -107,14 +107,7 @@ def test_a_larger_image_starts_with_the_same_features(trained):
     assert network.get_layer("block0_token_mixing").fc1.bias.shape == (12 * 4,)
 
 
-STATEFUL = {
-    "deterministic": True,
-    "ema_momentum": 0.9,
-    "dropout_rate": 0.1,
-    "stochastic_depth_rate": 0.2,
-    "checkpoint_steps": 2,
-    "batch_size": 256,
-}
+STATEFUL = {**training_child.STATEFUL, "batch_size": 256}
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path):

@@ -18,14 +18,7 @@ from keras_mixer.training.start import open_start
 
 SMALL = training_child.SMALL
 B16 = VARIANTS["MlpMixerB16"]
-# Everything that draws random numbers or has a state of its own.
-STATEFUL = {
-    "deterministic": True,
-    "ema_momentum": 0.9,
-    "dropout_rate": 0.1,
-    "stochastic_depth_rate": 0.2,
-    "checkpoint_steps": 2,
-}
+STATEFUL = training_child.STATEFUL
 
 
 @pytest.fixture(scope="module", autouse=True)
