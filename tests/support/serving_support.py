@@ -160,7 +160,11 @@ def running_server(directory, *flags, max_files=None):
     with open(log_path, "wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        wait_for(lambda: process.poll() is not None or "REST: " in log_path.read_text())
+        # A large model is warmed up in every batch size: minutes on a slow processor.
+        wait_for(
+            lambda: process.poll() is not None or "REST: " in log_path.read_text(),
+            timeout_seconds=600,
+        )
         started = re.search(r"REST: (\S+), gRPC: (\S+)", log_path.read_text())
         assert started, log_path.read_text()
         yield Server(started[1], started[2], process=process, log=log_path)
