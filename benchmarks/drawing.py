@@ -3,6 +3,7 @@
 import matplotlib
 import report
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 
 def draw(output_dir):
@@ -27,6 +28,9 @@ def _draw_speed(output_dir):
     if not drawn:
         return
     columns = max(map(len, drawn.values()))
+    shown = [row for panels in drawn.values() for _, rows in panels for row in rows]
+    names = dict.fromkeys(row["contender"] for row in shown)
+    colours = {name: f"C{number}" for number, name in enumerate(names)}
     figure = plt.figure(figsize=(4 * columns, 4.2 * len(drawn)), layout="constrained")
     rows = figure.subfigures(len(drawn), 1, squeeze=False)[:, 0]
     for row, (cpu, panels) in zip(rows, drawn.items(), strict=True):
@@ -34,12 +38,12 @@ def _draw_speed(output_dir):
         axes = row.subplots(1, columns, squeeze=False)[0]
         for unused in axes[len(panels) :]:
             unused.set_axis_off()
-        _draw_panels(axes[: len(panels)], panels)
+        _draw_panels(axes[: len(panels)], panels, colours)
     figure.savefig(output_dir / "results.png", dpi=100)
     plt.close(figure)
 
 
-def _draw_panels(axes, panels):
+def _draw_panels(axes, panels, colours):
     for axis, (title, rows) in zip(axes, panels, strict=True):
         batches = sorted({row["batch"] for row in rows})
         names = list(dict.fromkeys(row["contender"] for row in rows))
@@ -54,7 +58,8 @@ def _draw_panels(axes, panels):
             ]
             width = 0.8 / len(names)
             places = [i + number * width for i in range(len(batches))]
-            axis.bar(places, middle, width, yerr=errors, label=name)
+            colour = colours[name]
+            axis.bar(places, middle, width, color=colour, yerr=errors, label=name)
         axis.set_title(title)
         axis.set_xticks(
             [i + 0.4 - 0.4 / len(names) for i in range(len(batches))],
@@ -106,6 +111,8 @@ def _draw_growth(output_dir):
                 )
                 axes[1, column].plot(at, memory, "o-")
             axes[0, column].set_yscale("log")
+            axes[0, column].yaxis.set_major_formatter(ticker.LogFormatter())
+            axes[0, column].yaxis.set_minor_formatter(ticker.LogFormatter())
             axes[0, column].set_ylabel("images/s")
             axes[0, column].legend(fontsize="small")
             axes[1, column].set_ylim(bottom=0)

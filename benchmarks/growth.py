@@ -1,6 +1,5 @@
 """The sections about our export alone: its settings, and its cost as work grows."""
 
-import itertools
 import math
 import statistics
 
@@ -58,28 +57,37 @@ def growth(arena):
     for model in scale.models:
         row = {"batch": scale.growth_batch, "at": model, **sizes[model]}
         rows.append({"grows": "model", **row})
-    rates = []
-    # One process for each model: its memory is that of its largest batch so far.
-    for number, (given, group) in enumerate(
-        itertools.groupby(rows, lambda row: {name: row[name] for name in base})
-    ):
-        measured = list(group)
+    batches_of = {}
+    for row in rows:
+        batches_of.setdefault(_sizes(row, base), set()).add(row["batch"])
+    rates, found = [], {}
+    # One process for each model: its memory is that of its largest batch so far. What
+    # several rows ask for is measured once.
+    for number, (given, batches) in enumerate(batches_of.items()):
         folder = arena.folder / f"growth-{number}"
-        images = max(row["batch"] for row in measured)
-        keras.ask("write_sized", folder=str(folder), sizes=given, images=images)
+        written = dict(zip(base, given, strict=True))
+        images = max(batches)
+        keras.ask("write_sized", folder=str(folder), sizes=written, images=images)
         part = Arena(folder, arena.peers_python, scale, None, arena.say)
         ours = part.ours("ours_inference.py")
-        for row in measured:
-            repeats = max(3, min(10, 16 // row["batch"]))
+        for batch in sorted(batches):
+            repeats = max(3, min(10, 16 // batch))
             timing = {"repeats": repeats, "warm_up": 2}
-            seconds = ours.ask("infer", batch=row["batch"], **timing)
-            row["images_per_second"] = spread(seconds, row["batch"])
-            row["gflop_per_image"] = flop_of_image(row) / 1e9
-            row["peak_bytes"] = ours.ask("peak_bytes")
+            seconds = ours.ask("infer", batch=batch, **timing)
+            found[given, batch] = {
+                "images_per_second": spread(seconds, batch),
+                "gflop_per_image": flop_of_image(written) / 1e9,
+                "peak_bytes": ours.ask("peak_bytes"),
+            }
         # The largest product of a usual batch, again and again: the machine's limit.
         shape = {"rows": 1568, "inner": 768, "columns": 3072}
         seconds = ours.ask("product", repeats=5, **shape)
         rates.append(2 * math.prod(shape.values()) / statistics.median(seconds))
         ours.close()
     keras.close()
+    rows = [row | found[_sizes(row, base), row["batch"]] for row in rows]
     return [{"gflop_per_second": max(rates) / 1e9}, *rows]
+
+
+def _sizes(row, names):
+    return tuple(row[name] for name in names)

@@ -13,7 +13,7 @@ from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).parents[1]
 SHOWN = ["CHANGELOG.md", "SECURITY.md", "export/page.png"]
-SHOWN += ["benchmarks/RESULTS.md", "benchmarks/results.png"]
+SHOWN += [f"benchmarks/{name}" for name in ("RESULTS.md", "results.png", "growth.png")]
 SHOWN += [f"notebooks/{path.name}" for path in ROOT.glob("notebooks/*.ipynb")]
 
 
