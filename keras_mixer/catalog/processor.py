@@ -39,17 +39,20 @@ def fastest_settings(serves=False):
 
     Args:
         serves: Whether the process only answers by models, whose weights stand still:
-            oneDNN then packs them once. One that trains would go on with the first.
+            with AVX512 oneDNN then packs them once. One that trains would go on with
+            the first. With AVX2 alone packed weights are slower from 8 images on: see
+            `settings` in benchmarks/RESULTS.md.
 
     Returns:
         A dict of environment variables, less those that are set already.
     """
     chosen = {}
+    features = cpu_features()
     # TensorFlow leaves oneDNN off on a processor with AVX2 or AVX512 alone.
-    if "AVX2" in cpu_features():
+    if "AVX2" in features:
         chosen["TF_ENABLE_ONEDNN_OPTS"] = "1"
-        if serves:
-            chosen["TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"] = "1"
+    if serves and "AVX512" in features:
+        chosen["TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"] = "1"
     return {name: value for name, value in chosen.items() if name not in os.environ}
 
 
