@@ -1,6 +1,7 @@
 """The `keras-mixer` program: one absl program a verb."""
 
 import importlib
+import os
 import pathlib
 import sys
 
@@ -44,7 +45,13 @@ def main():
             logging.set_verbosity(logging.WARNING)
         logging.info(settings_in_use())
         try:
-            return program.main(argv)
+            status = program.main(argv)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            # Who read the output is gone, as `head` is once it has its lines.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)  # what a shell says of a program that SIGPIPE ended
         except (ValueError, OSError, ImportError) as error:
             _fail(error)
         except KeyboardInterrupt:

@@ -223,5 +223,6 @@ def _tell(rows, failed, failures):
     if failures and len(failures) < failed:
         print(f"  and {failed - len(failures):,} more", file=sys.stderr)
     without = f", {failed:,} of them unreadable" if failed else ""
-    print(f"Wrote {OUTPUT.value}: {rows:,} images{without}.")
+    noun = "image" if rows == 1 else "images"
+    print(f"Wrote {OUTPUT.value}: {rows:,} {noun}{without}.")
     return 1 if failed == rows else 0

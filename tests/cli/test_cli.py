@@ -1,6 +1,7 @@
 """The keras-mixer program: what each verb prints, and where it stops."""
 
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -12,7 +13,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import skimage.data
-from program import keras_mixer_main, keras_mixer_program
+from program import PROGRAM, keras_mixer_main, keras_mixer_program
 from tiny import IMAGE_SIZE, build_tiny, randomize
 
 import keras_mixer
@@ -210,6 +211,16 @@ def test_the_program_as_a_process_says_its_version():
 
 def test_a_process_ends_in_one_line_and_status_1():
     fails_with_one_line(keras_mixer_program("port", "nowhere.npz", "b.npz"))
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        result = subprocess.run(
+            [PROGRAM, "weights"], stdout=gone, stderr=subprocess.PIPE, text=True
+        )
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 @pytest.mark.parametrize("flag", ["--top-k=1", "--top_k=1", "--top-k 1"])
