@@ -34,12 +34,14 @@ SERVE = [
 # which is measured on scikit-learn's photographs.
 RUNTIMES = [
     "ai-edge-litert>=2.1,<3",
-    # Keras 3.12 exports by a module that OpenVINO 2026 has no more.
-    "keras>=3.13.2,<4",
+    # Keras 3.12 exports by a module that OpenVINO 2026 has no more; Python 3.10 has no
+    # later Keras.
+    'keras>=3.13.2,<4; python_version >= "3.11"',
     "nncf>=3,<4",
     "onnx>=1.19,<2",
     "onnxruntime>=1.22,<2",
-    "openvino>=2026,<2027",
+    'openvino>=2026,<2027; python_version >= "3.11"',
+    'openvino>=2025.4,<2026; python_version < "3.11"',
     "scikit-learn>=1.5,<2",
     "tf2onnx>=1.17,<2",
 ]

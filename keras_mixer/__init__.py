@@ -86,20 +86,24 @@ def _import_keras():
 sys.meta_path.insert(0, _QuietTensorFlow)
 
 _PROGRAM = os.path.basename(sys.argv[0])
-_IS_OURS = _PROGRAM in ("keras-mixer", "-m")  # `-m` while Python looks for us
+# The program has the name `-m` while Python looks for us.
+_IS_OURS = _PROGRAM == "keras-mixer" or (
+    _PROGRAM == "-m" and "keras_mixer" in sys.orig_argv
+)
 # Warnings and errors remain. Our programs say what is wrong themselves, in a line.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if _IS_OURS else "1")
 if _IS_OURS:  # What others start, they set.
     use_fastest_settings()
 
-# `keras-mixer query` and the load test speak HTTP, and need neither Keras nor models.
-_IS_CLIENT = _PROGRAM == "load_test.py" or (
-    [_PROGRAM, *sys.argv[1:2]] == ["keras-mixer", "query"]
+# Clients and help need neither Keras nor models, and do not wait for them.
+_WITHOUT_KERAS = ([], ["query"], ["help"], ["-h"], ["--help"], ["--version"])
+_NEEDS_KERAS = _PROGRAM != "load_test.py" and not (
+    _IS_OURS and sys.argv[1:2] in _WITHOUT_KERAS
 )
-if not _IS_CLIENT:
+if _NEEDS_KERAS:
     _import_keras()
 
-if TYPE_CHECKING or not _IS_CLIENT:
+if TYPE_CHECKING or _NEEDS_KERAS:
     from keras_mixer.images import (
         decode_predictions,
         imagenet_labels,

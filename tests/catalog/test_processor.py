@@ -68,7 +68,7 @@ def look(event, about):
         print(*(os.environ.get(name) for name in {names}), flush=True)
         os._exit(0)
 sys.addaudithook(look)
-sys.argv = {argv}
+sys.argv, sys.orig_argv = {argv}, ["python", "-m", "keras_mixer"]
 import keras_mixer
 """
 

@@ -209,6 +209,14 @@ def test_the_program_as_a_process_says_its_version():
         assert (result.returncode, result.stdout) == (0, f"keras-mixer {version}\n")
 
 
+@pytest.mark.parametrize("argument", ["--version", "--help"])
+def test_what_needs_no_model_does_not_wait_for_keras(argument):
+    code = f"import sys; sys.argv = ['keras-mixer', {argument!r}]; sys.modules['keras']"
+    code += " = None; from keras_mixer import cli; cli.main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_process_ends_in_one_line_and_status_1():
     fails_with_one_line(keras_mixer_program("port", "nowhere.npz", "b.npz"))
 

@@ -179,7 +179,7 @@ except (ImportError, OSError) as error:
 def test_an_unknown_backend_is_answered_in_a_sentence():
     for program in ([PROGRAM], [sys.executable, "-m", "keras_mixer"]):
         result = subprocess.run(
-            [*program, "--version"],
+            [*program, "weights"],
             capture_output=True,
             text=True,
             env={**os.environ, "KERAS_BACKEND": "cuda"},
