@@ -71,7 +71,7 @@ def open_trained(model, weights):
     """Open the model that a verb's first argument names.
 
     Args:
-        model: A named model, a `.keras` file, or the folder of a run.
+        model: A named model, a `.keras` file, the folder of a run, or `hf://org/repo`.
         weights: What --weights is.
 
     Raises:

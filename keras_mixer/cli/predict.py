@@ -33,9 +33,10 @@ ARGUMENTS = "IMAGE..."
 MODEL = flags.DEFINE_string(
     "model",
     "MlpMixerB16",
-    "A named model, such as MlpMixerB16; a .keras file or a run's folder; what "
-    "`export` wrote: an .onnx, .xml or .tflite file, or a SavedModel's folder; or the "
-    "URL of a model on a server, http:// or grpc://.",
+    "A named model, such as MlpMixerB16; a .keras file or a run's folder; a repository "
+    "of the Hugging Face Hub, hf://org/repo@revision; what `export` wrote: an .onnx, "
+    ".xml or .tflite file, or a SavedModel's folder; or the URL of a model on a "
+    "server, http:// or grpc://.",
 )
 WEIGHTS = _flags.define_weights(" Without it: imagenet." + _flags.PREPARES)
 LABELS = _flags.define_labels()

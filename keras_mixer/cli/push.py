@@ -2,7 +2,7 @@
 
     keras-mixer push runs/flowers hf://me/flowers
     keras-mixer push model.keras hf://me/flowers@main --labels=labels.txt --private
-    keras-mixer predict rose.jpg --model=MlpMixerB16 --weights=hf://me/flowers
+    keras-mixer predict rose.jpg --model=hf://me/flowers
 
 The repository is made if it is not there, and gets one commit: model.keras,
 model.safetensors and config.json as timm has them, labels.txt, a picture of the

@@ -1,4 +1,4 @@
-"""A model by its name, its `.keras` file, or the folder of its training run."""
+"""A model by its name, its file, its training run's folder, or its repository."""
 
 import concurrent.futures
 import json
@@ -12,7 +12,9 @@ from keras_mixer.catalog import CLASS_LISTS, TAGS
 from keras_mixer.models import mixer
 from keras_mixer.weights import (
     checked_constants,
+    is_address,
     labels_of_weights,
+    open_weights,
     read_keras_config,
 )
 
@@ -44,14 +46,15 @@ _MAX_PIXELS = 1 << 24
 def open_model(
     model: str | pathlib.Path, weights: str | pathlib.Path | None = None
 ) -> keras.Model:
-    """A named model, or the model in a file; one that a stranger wrote, too.
+    """A named model, one in a file, or one of the hub; a stranger's, too.
 
     Nothing in a file runs: it may name this package's layers and plain ones of Keras,
     and is refused before anything is built that it does not hold the weights of.
 
     Args:
-        model: A name, such as `"MlpMixerB16"`, the path of a `.keras` file, or the
-            folder of a training run.
+        model: A name, such as `"MlpMixerB16"`, the path of a `.keras` file, the folder
+            of a training run, or a repository of the Hugging Face Hub with a Mixer of
+            any size, `hf://org/repo` or `hf://org/repo@revision`.
         weights: For a named model: a tag of the catalogue, the path of a file, or
             `hf://org/repo`.
 
@@ -64,11 +67,15 @@ def open_model(
     """
     if str(model) in mixer.VARIANTS:
         return getattr(mixer, str(model))(weights=weights)
+    if is_address(model):
+        *sizes, side = open_weights(model, None).sizes()
+        return mixer.MlpMixer(*sizes, input_shape=(side, side, 3), weights=model)
     path = model_file(model)
     if path.suffix != ".keras" or not path.is_file():
         raise ValueError(
             f"The model must be one of {', '.join(mixer.VARIANTS)}, the path of a "
-            f".keras file, or the folder of a training run. Received: {str(model)!r}."
+            ".keras file, the folder of a training run, or hf://org/repo. Received: "
+            f"{str(model)!r}."
         )
     config = read_keras_config(path)
     try:
@@ -97,14 +104,17 @@ def default_labels(
         classes: How many classes the model has.
 
     Returns:
-        The tag of a named model, or the names in the `config.json` of its weights, as
-        pairs; `labels.txt` that a training run left beside a file;
+        The tag of a named model; the names in the `config.json` of its weights or its
+        repository, as pairs; `labels.txt` that a training run left beside a file;
         `"imagenet"` where it has a list of so many classes; or None.
     """
     if str(model) in mixer.VARIANTS:
         if weights in TAGS:
             return str(weights)
         if weights is not None and (names := labels_of_weights(weights)):
+            return names
+    elif is_address(model):
+        if names := labels_of_weights(model):
             return names
     elif (path := model_file(model).with_name("labels.txt")).is_file():
         return path

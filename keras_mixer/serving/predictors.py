@@ -31,11 +31,12 @@ def open_predictor(
 
     Args:
         model: A Keras model; a named one, such as `"MlpMixerB16"`; the path of a
-            `.keras` file or of a training run's folder; an exported `.onnx`, `.xml` or
-            `.tflite` file; the folder of a SavedModel or of its versions, of which the
-            highest is taken; or the URL of a model on a server,
-            `http://HOST:PORT/v1/models/NAME` or the same with `https` or `grpc`. A
-            SavedModel is a program: open one only if you trust who made it.
+            `.keras` file or of a training run's folder; a repository of the Hugging
+            Face Hub, `hf://org/repo`; an exported `.onnx`, `.xml` or `.tflite` file;
+            the folder of a SavedModel or of its versions, of which the highest is
+            taken; or the URL of a model on a server, `http://HOST:PORT/v1/models/NAME`
+            or the same with `https` or `grpc`. A SavedModel is a program: open one only
+            if you trust who made it.
         weights: For a named model: a tag of the catalogue, a path or `hf://org/repo`,
             `"imagenet"` if None. For a model that was built with
             `include_preprocessing=False`: the tag that says how to prepare images.
@@ -59,7 +60,8 @@ def open_predictor(
     name = os.fspath(model) if isinstance(model, (str, os.PathLike)) else ""
     is_file = pathlib.Path(name).suffix in runtimes.SUFFIXES
     version = _saved_model(name)
-    if not is_file and version is None and "://" not in name:
+    is_of_server = "://" in name and not name.startswith("hf://")
+    if not is_file and version is None and not is_of_server:
         from keras_mixer.serving import crops
 
         return crops.open_keras(model, weights, labels, top_k, features, precision)

@@ -36,8 +36,8 @@ class TrainConfig(Augmentation):
 
     model: str = _field(
         "MlpMixerNano4",
-        f"{', '.join(VARIANTS)}; or a .keras file or the folder of a run, whose sizes "
-        "and weights to start from.",
+        f"{', '.join(VARIANTS)}; or a .keras file, the folder of a run, or "
+        "hf://org/repo, whose sizes and weights to start from.",
     )
     weights: str | None = _field(
         None,

@@ -10,7 +10,7 @@ import keras
 
 from keras_mixer import images, models
 from keras_mixer.training.recipes import TrainConfig
-from keras_mixer.weights import model_sizes, model_variables
+from keras_mixer.weights import is_address, model_sizes, model_variables
 
 # The file in a run's folder that holds the model object that it began with.
 START = "start.keras"
@@ -47,10 +47,11 @@ def open_start(config):
     if config.model in models.VARIANTS:
         return Start(config.model, models.VARIANTS[config.model], config.weights)
     model = models.open_model(config.model)
-    path = models.model_file(config.model)
+    is_remote = is_address(config.model)
+    weights = config.model if is_remote else str(models.model_file(config.model))
     known = check_mixer(model, config.precision, config.model)
     sizes = {f.name: known[f.name] for f in dataclasses.fields(models.Variant)}
-    return Start(model.name, models.Variant(**sizes), str(path))
+    return Start(model.name, models.Variant(**sizes), weights)
 
 
 def check_mixer(model, precision, origin=None):

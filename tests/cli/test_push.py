@@ -1,5 +1,6 @@
 """`keras-mixer push`, to a hub on the loopback interface, and the way back."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -13,6 +14,8 @@ from program import PROGRAM, keras_mixer_main
 from tiny import CLASSES, TINY, build_tiny, randomize
 
 import keras_mixer
+from keras_mixer import training
+from keras_mixer.training.start import open_start
 
 PHOTO = pathlib.Path(skimage.__file__).parent / "data" / "astronaut.png"
 REPORT = {
@@ -59,9 +62,14 @@ def test_pushed_and_loaded_it_is_the_same_bit_by_bit(hub, run_folder, images):
     again = keras_mixer.MlpMixer(
         *TINY.values(), input_shape=(12, 12, 3), weights="hf://me/tiny"
     )
-    for one, other in zip(model.weights, again.weights, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
-    np.testing.assert_array_equal(model(images), again(images))
+    found = keras_mixer.models.open_model("hf://me/tiny")
+    for same in (again, found):
+        for one, other in zip(model.weights, same.weights, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
+        np.testing.assert_array_equal(model(images), same(images))
+    start = open_start(training.TrainConfig(model="hf://me/tiny"))
+    assert start.weights == "hf://me/tiny"
+    assert dataclasses.asdict(start.sizes) == TINY | {"image_size": 12}
     files = hub.files("me/tiny")
     assert sorted(files) == [
         *("README.md", "config.json", "labels.txt"),
@@ -114,12 +122,14 @@ def test_what_was_pushed_predicts_the_same(hub):
     card = hub.files("me/nano")["README.md"].decode()
     assert "license: apache-2.0" in card and "81.33 % top-1 on cifar10" in card
     answers = [
-        keras_mixer_main(
-            *("predict", PHOTO, "--json", "--model=MlpMixerNano4", f"--weights={name}")
-        ).stdout
-        for name in ("cifar10", "hf://me/nano")
+        json.loads(keras_mixer_main("predict", PHOTO, "--json", *model).stdout)
+        for model in (
+            ("--model=MlpMixerNano4", "--weights=cifar10"),
+            ("--model=MlpMixerNano4", "--weights=hf://me/nano"),
+            ("--model=hf://me/nano",),
+        )
     ]
-    assert json.loads(answers[0]) == json.loads(answers[1])
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_a_token_that_may_not_write_is_told_so(hub, run_folder, monkeypatch):
