@@ -96,7 +96,14 @@ if _IS_OURS:  # What others start, they set.
     use_fastest_settings()
 
 # Clients and help need neither Keras nor models, and do not wait for them.
-_WITHOUT_KERAS = ([], ["query"], ["help"], ["-h"], ["--help"], ["--version"])
+_WITHOUT_KERAS: tuple[list[str], ...] = (
+    [],
+    ["query"],
+    ["help"],
+    ["-h"],
+    ["--help"],
+    ["--version"],
+)
 _NEEDS_KERAS = _PROGRAM != "load_test.py" and not (
     _IS_OURS and sys.argv[1:2] in _WITHOUT_KERAS
 )
