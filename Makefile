@@ -1,4 +1,4 @@
-# Each target sets itself up: nothing but Python (>= 3.10) and make has to be there.
+# Each target sets itself up: nothing but Python (>= 3.11) and make has to be there.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

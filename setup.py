@@ -34,14 +34,10 @@ SERVE = [
 # which is measured on scikit-learn's photographs.
 RUNTIMES = [
     "ai-edge-litert>=2.1,<3",
-    # Keras 3.12 exports by a module that OpenVINO 2026 has no more; Python 3.10 has no
-    # later Keras.
-    'keras>=3.13.2,<4; python_version >= "3.11"',
     "nncf>=3,<4",
     "onnx>=1.19,<2",
     "onnxruntime>=1.22,<2",
-    'openvino>=2026,<2027; python_version >= "3.11"',
-    'openvino>=2025.4,<2026; python_version < "3.11"',
+    "openvino>=2026,<2027",
     "scikit-learn>=1.5,<2",
     "tf2onnx>=1.17,<2",
 ]
@@ -105,13 +101,14 @@ setuptools.setup(
     package_data={
         "keras_mixer": ["catalog/assets/*", "serving/server/page.html", "py.typed"]
     },
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     install_requires=[
-        "absl-py>=2.1,<3",
+        "absl-py>=2.2,<3",
         "filelock>=3.13,<4",
         "h5py>=3.11,<4",
-        # The others let a .keras file run a SavedModel (CVE-2026-1462).
-        "keras>=3.12.1,!=3.13.0,!=3.13.1,<4",
+        # The ones before let a .keras file run a SavedModel (CVE-2026-1462), or write
+        # no LiteRT, nothing that OpenVINO 2026 reads, and fail in Muon on TensorFlow.
+        "keras>=3.13.2,<4",
         "numpy>=1.26,<3",
         "pillow>=11.3,<14",
         "safetensors>=0.5,<1",

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from keras_mixer.catalog import list_weights, use_fastest_settings
@@ -60,6 +61,8 @@ class _QuietTensorFlow:
         execute = spec.loader.exec_module
 
         def execute_quietly(module):
+            # TensorFlow 2.20 with protobuf 6, forty times.
+            warnings.filterwarnings("ignore", "Protobuf gencode version", UserWarning)
             with without_start_up_notes():
                 execute(module)
                 if not os.path.exists("/dev/nvidiactl"):
