@@ -63,7 +63,7 @@ def main(argv):
             started = time.monotonic()
             _say(f"{name} ...")
             rows = SECTIONS[name](everyone)
-            now = datetime.datetime.now(datetime.timezone.utc)
+            now = datetime.datetime.now(datetime.UTC)
             measured = {
                 "date": now.isoformat(timespec="minutes"),
                 "seconds": round(time.monotonic() - started),

@@ -21,7 +21,7 @@ def describe(classifier, tag, precision, packages, **more):
         **more: What else there is to say of this kind of export.
     """
     model = classifier.model
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = datetime.datetime.now(datetime.UTC)
     return {
         "model": model.name,
         "parameters": model.count_params(),

@@ -51,7 +51,7 @@ class Signature:
         self._start()
         try:
             return await asyncio.wait_for(answer, timeout_seconds)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             sentence = f"No answer of the model within {timeout_seconds} seconds."
             raise ServingError(sentence, Code.DEADLINE_EXCEEDED) from None
 
