@@ -176,9 +176,11 @@ def _begin(config, folder, where, model):
 
 @contextlib.contextmanager
 def _locked(folder):
-    """Keep other processes out of the folder of a run; make it if need be."""
+    """Keep other processes out of the folder of a run, which it makes if need be."""
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
+    path = folder / ".lock"
+    lock = filelock.FileLock(path)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -189,7 +191,14 @@ def _locked(folder):
     try:
         yield
     finally:
+        came_to_nothing = is_new and list(folder.glob("*")) == [path]
+        with contextlib.suppress(OSError):  # as Windows does not unlink open files
+            if came_to_nothing:
+                path.unlink()  # while it is held: nobody else can take it
         lock.release()
+        with contextlib.suppress(OSError):
+            if came_to_nothing:
+                folder.rmdir()
 
 
 def preview(

@@ -185,3 +185,13 @@ def test_bad_input_is_one_line_and_exit_status_one(tmp_path, arguments, words):
     (line,) = done.stderr.splitlines()
     assert line.startswith("keras-mixer: ")
     assert words in line
+
+
+def test_what_cannot_begin_leaves_no_folder(tmp_path):
+    run = tmp_path / "run"
+    arguments = ["--dataset=digits", "--model=none.keras", f"--output_dir={run}"]
+    for folder_was_there in (False, True):
+        done = keras_mixer_main("train", *arguments)
+        assert "none.keras" in done.stderr
+        assert run.exists() == folder_was_there
+        run.mkdir(exist_ok=True)
