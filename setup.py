@@ -43,7 +43,7 @@ RUNTIMES = [
 ]
 # Labelling files by the million: what reads and writes them, and many machines.
 BULK = ["fsspec>=2025.3", "pyarrow>=19,<27"]
-CLUSTER = [*BULK, "ray[data]>=2.50,<3"]
+CLUSTER = [*BULK, "ray[data]>=2.52,<3"]
 # The Hugging Face Hub, and the picture of a model that is pushed there.
 HUB = ["huggingface-hub>=2.4,<3", "matplotlib>=3.9,<4"]
 # Where the figures of a training run may go.
@@ -103,7 +103,7 @@ setuptools.setup(
     },
     python_requires=">=3.11",
     install_requires=[
-        "absl-py>=2.2,<3",
+        "absl-py>=2.3.1,<3",
         "filelock>=3.13,<4",
         "h5py>=3.11,<4",
         # The ones before let a .keras file run a SavedModel (CVE-2026-1462), or write
