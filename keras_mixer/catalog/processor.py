@@ -40,8 +40,8 @@ def fastest_settings(serves=False):
     Args:
         serves: Whether the process only answers by models, whose weights stand still:
             with AVX512 oneDNN then packs them once. One that trains would go on with
-            the first. With AVX2 alone packed weights are slower from 8 images on: see
-            `settings` in benchmarks/RESULTS.md.
+            the first. With AVX2 alone packed weights are slower: see `settings` in
+            benchmarks/RESULTS.md.
 
     Returns:
         A dict of environment variables, less those that are set already.

@@ -14,9 +14,9 @@ def describe(classifier, tag, precision, packages, **more):
     """Return the card of an exported model, as a dict.
 
     Args:
-        classifier: The `Classifier` that is exported.
+        classifier: The `Classifier` that is exported, with the model as it was given.
         tag: Tag of the weights whose preprocessing it has, or None.
-        precision: The precision of its weights.
+        precision: The precision that it was exported in.
         packages: Names of the distributions that wrote it.
         **more: What else there is to say of this kind of export.
     """

@@ -88,18 +88,26 @@ def export_saved_model(
     signatures = signatures_of(classifier, top_k, features)
     batch_sizes = warm_up.check_batch_sizes(batch_sizes)
     _check_keep(keep)
-    classifier = dataclasses.replace(
-        classifier,
-        model=served.served_model(model, precision, fused.served_layer),
+    copy = served.served_model(model, precision, fused.served_layer)
+    signatures = dataclasses.replace(
+        signatures, classifier=dataclasses.replace(classifier, model=copy)
     )
-    signatures = dataclasses.replace(signatures, classifier=classifier)
     say = print if verbose else lambda text: None
     with publishing.new_version(base_dir, version) as (directory, target):
         say(f"Tracing {model.name} in {precision}")
         functions = signatures.functions()
         say(f"Writing version {target.name}")
-        _save(directory, classifier, functions)
-        _write_card(directory, signatures, functions, weights, precision)
+        _save(directory, signatures.classifier, functions)
+        described = card.describe(
+            classifier,
+            weights,
+            precision,
+            ("keras", "tensorflow"),
+            top_k=signatures.top_k,
+            signatures=sorted(functions),
+        )
+        path = directory / "keras_mixer.json"
+        path.write_text(card.as_text(described), encoding="utf-8")
         warm_up.write_batching_parameters(directory, batch_sizes)
         warm_up.write_records(directory, functions, classifier.size, batch_sizes)
         if verify:
@@ -163,16 +171,3 @@ def _probes(size):
         "classify": np.array(examples, object),
         "images": pixels.astype("float32"),
     }
-
-
-def _write_card(directory, signatures, functions, weights, precision):
-    described = card.describe(
-        signatures.classifier,
-        weights,
-        precision,
-        ("keras", "tensorflow"),
-        top_k=signatures.top_k,
-        signatures=sorted(functions),
-    )
-    path = directory / "keras_mixer.json"
-    path.write_text(card.as_text(described), encoding="utf-8")

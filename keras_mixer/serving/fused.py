@@ -1,9 +1,13 @@
 """Layers of exported models in the ops that TensorFlow fuses."""
 
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
+from keras_mixer.models import ChannelMixing
 from keras_mixer.serving.portable import normalises_channels
+
+# In float32 numbers: a page of memory (4 KB), and a line of the cache (64 bytes).
+_PAGE, _LINE = 1024, 16
 
 
 def served_layer(layer, config):
@@ -14,10 +18,12 @@ def served_layer(layer, config):
         config: The configuration that the new one is to have.
 
     Returns:
-        A layer with the variables of `layer`, not built.
+        A layer with the variables of `layer`, some of them wider, not built.
     """
     if normalises_channels(layer):
         return FusedLayerNormalization.from_config(config)
+    if type(layer) is ChannelMixing:
+        return WidenedChannelMixing.from_config(config)
     return type(layer).from_config(config)
 
 
@@ -52,3 +58,39 @@ class FusedLayerNormalization(layers.LayerNormalization):
         )
         y = tf.reshape(y, tf.shape(x))
         return y * self.gamma.value + self.beta.value
+
+
+class WidenedChannelMixing(ChannelMixing):
+    """Channel mixing at inference, the rows of its kernels no multiple of a page.
+
+    Where a row takes whole pages of memory, as 3,072 columns of float32 do, the rows
+    fall into the same few sets of the cache, and a product with the tokens of one image
+    takes up to twice as long. Such a kernel is a line of the cache wider here, in
+    zeros. In the hidden layer they stay zeros, as GELU(0) is; of the outputs they are
+    cut off. `benchmarks/kernel_rows.py` measures it.
+    """
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        self.fc1, self.fc2 = (
+            layers.Dense(
+                self._off_pages(units),
+                name=name,
+                kernel_initializer="zeros",
+                dtype=self.dtype_policy,
+            )
+            for name, units in (("fc1", self.mlp_dim), ("fc2", width))
+        )
+        self.fc1.build((None, width))
+        self.fc2.build((None, self.fc1.units))
+
+    def _off_pages(self, units):
+        # Weights in bfloat16 are for processors where the server packs them.
+        whole = self.compute_dtype == "float32" and units % _PAGE == 0
+        return units + _LINE if whole else units
+
+    def call(self, x, training=None):
+        width = x.shape[-1]
+        y = ops.reshape(x, (-1, width))
+        y = self.fc2(ops.gelu(self.fc1(y), approximate=self.approximate_gelu))
+        return ops.reshape(y[:, :width], (-1, *x.shape[1:]))

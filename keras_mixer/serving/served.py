@@ -1,6 +1,7 @@
 """The model that is exported: a copy in one precision, in layers of the runtime."""
 
 import keras
+import numpy as np
 
 from keras_mixer.catalog import check_choice
 from keras_mixer.models import ChannelMixing, TokenMixing
@@ -25,6 +26,7 @@ def served_model(model, precision, served_layer):
         precision: `"float32"` or `"bfloat16"`.
         served_layer: Function from a layer and the configuration it is to have to the
             new layer: `fused.served_layer` for TensorFlow, or `portable.served_layer`.
+            Where its weights are wider, they end in zeros.
 
     Returns:
         A Functional `keras.Model` with weights of its own.
@@ -48,13 +50,14 @@ def served_model(model, precision, served_layer):
         return served_layer(layer, config)
 
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
-    shapes, expected = ([w.shape for w in m.weights] for m in (model, copy))
-    if shapes != expected:
+    if len(model.weights) != len(copy.weights):
         raise ValueError(
             "model must have the weights of its configuration, as floats. Received: "
-            f"{len(shapes)} weights where {len(expected)} are expected, as after "
-            "model.quantize(). Export the model as it was before: export_model has an "
-            "int8 of its own."
+            f"{len(model.weights)} weights where {len(copy.weights)} are expected, as "
+            "after model.quantize(). Export the model as it was before: export_model "
+            "has an int8 of its own."
         )
-    copy.set_weights(model.get_weights())
+    for ours, theirs in zip(copy.weights, model.get_weights(), strict=True):
+        wider = [(0, n - m) for n, m in zip(ours.shape, theirs.shape, strict=True)]
+        ours.assign(np.pad(theirs, wider) if np.any(wider) else theirs)
     return copy

@@ -13,8 +13,10 @@ import session_kernels
 import tensorflow as tf
 from serving_support import random_model
 
+import keras_mixer
 from keras_mixer.catalog import cpu_features
-from keras_mixer.serving import export, fused
+from keras_mixer.models import ChannelMixing
+from keras_mixer.serving import export, fused, served
 
 
 def served_copy(layer, **config):
@@ -71,6 +73,67 @@ def test_served_layer_leaves_other_normalisations_alone(options):
     layer = randomised(keras.layers.LayerNormalization(**options), (5, 9))
     served = fused.served_layer(layer, layer.get_config())
     assert type(served) is keras.layers.LayerNormalization
+
+
+def mixer_of(channels, hidden):
+    """A Mixer of one block with random weights, whose channel MLP has these widths."""
+    return randomised_model(
+        keras_mixer.MlpMixer(
+            hidden_dim=channels,
+            num_blocks=1,
+            tokens_mlp_dim=4,
+            channels_mlp_dim=hidden,
+            patch_size=8,
+            input_shape=(16, 16, 3),
+            classes=5,
+        )
+    )
+
+
+def randomised_model(model):
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        shape = variable.shape
+        variable.assign(rng.normal(0, shape[0] ** -0.5 if shape[1:] else 0.3, shape))
+    return model
+
+
+def channel_kernels(model):
+    (layer,) = (x for x in model.layers if isinstance(x, ChannelMixing))
+    return layer.fc1.kernel, layer.fc2.kernel
+
+
+@pytest.mark.parametrize(
+    ("channels", "hidden", "first", "second"),
+    [
+        (12, 3072, (12, 3088), (3088, 12)),
+        (1024, 20, (1024, 20), (20, 1040)),
+        (1024, 2048, (1024, 2064), (2064, 1040)),
+        (12, 512, (12, 512), (512, 12)),
+    ],
+)
+def test_kernels_leave_the_bounds_of_pages_and_numbers_stay(
+    channels, hidden, first, second
+):
+    model = mixer_of(channels, hidden)
+    copy = served.served_model(model, "float32", fused.served_layer)
+    wider = [tuple(kernel.shape) for kernel in channel_kernels(copy)]
+    assert wider == [first, second]
+    for ours, theirs in zip(channel_kernels(copy), channel_kernels(model), strict=True):
+        rest = np.array(ours)
+        corner = tuple(map(slice, theirs.shape))
+        np.testing.assert_array_equal(rest[corner], theirs)
+        rest[corner] = 0
+        assert not rest.any()
+    images = np.random.default_rng(1).uniform(0, 255, (3, 16, 16, 3)).astype("float32")
+    answers, expected = (np.asarray(m(images)) for m in (copy, model))
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(answers, expected, atol=2e-6)
+
+
+def test_kernels_in_bfloat16_keep_their_widths():
+    copy = served.served_model(mixer_of(12, 3072), "bfloat16", fused.served_layer)
+    assert [tuple(k.shape) for k in channel_kernels(copy)] == [(12, 3072), (3072, 12)]
 
 
 @pytest.fixture(scope="module")

@@ -125,7 +125,7 @@ def export_model(
             )
             say(f"Verified: {found}")
         described = card.describe(
-            exported, weights, precision, ("keras", *runtime.PACKAGES)
+            classifier, weights, precision, ("keras", *runtime.PACKAGES)
         )
         card_path(file).write_text(card.as_text(described), encoding="utf-8")
         lines = "".join(f"{label}\n" for label in classifier.labels)
