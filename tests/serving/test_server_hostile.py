@@ -4,8 +4,8 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import select
 import socket
-import time
 
 import grpc
 import psutil
@@ -21,17 +21,30 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 @pytest.fixture(scope="module")
 def strict_server(exported, tmp_path_factory):
-    """A server with small limits and a short patience."""
+    """A server with small limits, and more patience than a busy machine needs."""
     with running_server(
         tmp_path_factory.mktemp("strict"),
         exported,
         "--max_body_bytes=5000000",
-        "--timeout_seconds=2",
+        "--timeout_seconds=300",
         max_files=200,
     ) as server:
         yield server
         server.process.terminate()
         assert server.process.wait(60) == 0
+
+
+BEGUN = pytest.mark.parametrize(
+    "begun",
+    [
+        b"",
+        b"POST /v1/mo",
+        b"POST /v1/models/mixer:predict HTTP/1.1\r\n"
+        b"Host: x\r\nContent-Length: 9\r\n\r\n{",
+        b"GET /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
+    ],
+    ids=["nothing", "head", "body", "body that nobody reads"],
+)
 
 
 @pytest.fixture
@@ -93,24 +106,14 @@ def test_server_does_not_wait_for_slow_clients(strict_server, address, files):
     slow = [socket.create_connection(address, timeout=20) for _ in range(20)]
     for connection in slow:
         connection.sendall(head + b"{")
-    start = time.monotonic()
     assert strict_server.ask(files["cat"])[0]["valid"]
-    assert time.monotonic() - start < 1.5
+    # It has given up none of them: the answer did not come after its patience.
+    assert not select.select(slow, [], [], 0)[0]
     for connection in slow:
-        assert connection.recv(4096).startswith(b"HTTP/1.1 400 ")
         connection.close()
 
 
-@pytest.mark.parametrize(
-    "begun",
-    [
-        b"",
-        b"POST /v1/mo",
-        b"POST /v1/models/mixer:predict HTTP/1.1\r\nContent-Length: 9\r\n\r\n{",
-        b"GET /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{",
-    ],
-    ids=["nothing", "head", "body", "body that nobody reads"],
-)
+@BEGUN
 def test_server_can_be_reached_among_300_half_sent_requests(
     strict_server, address, files, begun
 ):
@@ -121,13 +124,24 @@ def test_server_can_be_reached_among_300_half_sent_requests(
         # Some of the first are closed by now.
         with contextlib.suppress(OSError):
             half_sent[-1].sendall(begun)
-    start = time.monotonic()
     assert strict_server.ask(files["cat"])[0]["valid"]
-    assert time.monotonic() - start < 10
-    # The last one is answered, in its time.
-    assert half_sent[-1].recv(10) == b"HTTP/1.1 4"
     for connection in half_sent:
         connection.close()
+
+
+@pytest.fixture(scope="module")
+def impatient_server(exported, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("impatient")
+    with running_server(folder, exported, "--timeout_seconds=0.5") as server:
+        yield server
+
+
+@BEGUN
+def test_server_answers_half_a_request_when_its_patience_ends(impatient_server, begun):
+    host, port = impatient_server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(begun)
+        assert connection.recv(10) == b"HTTP/1.1 4"
 
 
 def test_server_outlives_clients_that_leave(strict_server, address, files):
