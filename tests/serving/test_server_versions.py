@@ -70,14 +70,14 @@ def load_test(*arguments):
 KILLED_EXPORTS = """
 import os, pathlib, signal, sys
 sys.path.insert(0, sys.argv[2])
-from keras_mixer.serving import publishing, export, signatures, warm_up
+from keras_mixer.serving import card, publishing, export, signatures, warm_up
 from tensorflow.python.lib.io import file_io
 import serving_support
 
 MOMENTS = {
     "tracing": (signatures.Signatures, "functions"),
     "between variables and graph": (file_io, "atomic_write_string_to_file"),
-    "between graph and card": (export, "_write_card"),
+    "between graph and card": (card, "describe"),
     "among warm-up requests": (warm_up, "_prediction_log"),
     "before flushing": (publishing, "_flush"),
     "before renaming": (pathlib.Path, "rename"),
