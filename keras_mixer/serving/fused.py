@@ -64,8 +64,8 @@ class WidenedChannelMixing(ChannelMixing):
     """Channel mixing at inference, the rows of its kernels no multiple of a page.
 
     Where a row takes whole pages of memory, as 3,072 columns of float32 do, the rows
-    fall into the same few sets of the cache, and a product with the tokens of one image
-    takes up to twice as long. Such a kernel is a line of the cache wider here, in
+    fall into the same few sets of the cache, and an MLP over the tokens of one image
+    takes up to 1.8 times as long. Such a kernel is a line of the cache wider here, in
     zeros. In the hidden layer they stay zeros, as GELU(0) is; of the outputs they are
     cut off. `benchmarks/kernel_rows.py` measures it.
     """
