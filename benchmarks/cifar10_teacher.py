@@ -6,7 +6,8 @@ For `keras-mixer train --teacher=teacher.keras`. Convolutions know that pixels h
 neighbours, which a Mixer has to learn from the data; their scores tell it. The teacher
 is trained on the images that its pupil trains on, and no others; validation and test
 images only tell how good it is. The file appears whole, at the end; the same command
-goes on after the last whole epoch of a run that was stopped.
+goes on after the last whole epoch of a run that was stopped, in the order of the first
+epochs again.
 
 Reference:
     Convolution, pooling, norm, activation: Jordan, 2024 (arXiv 2404.00498), section 3.
@@ -47,7 +48,7 @@ def build(image_size, classes):
         return layers.Conv2D(channels, 3, padding="same", use_bias=False)(x)
 
     def normalised(x):
-        # Of a positive gamma the maximum of a pool is where it was; see `folded`.
+        # For `folded`.
         norm = layers.BatchNormalization(
             momentum=0.9, epsilon=1e-5, gamma_constraint="non_neg"
         )
@@ -63,7 +64,10 @@ def build(image_size, classes):
 
 
 def folded(model):
-    """The same function in fewer layers: each convolution does its norm's work."""
+    """The same function in fewer layers: each convolution does its norm's work.
+
+    A norm behind a pool goes before it, which changes nothing where gamma >= 0.
+    """
 
     def copy(layer):
         config = layer.get_config()

@@ -1,6 +1,7 @@
 """The benchmark runs, on a small model, and says what it measured."""
 
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -81,3 +82,33 @@ def test_benchmark_refuses_unknown_sections(tmp_path):
     finished = run("--only=speed", f"--output_dir={tmp_path}")
     assert finished.returncode != 0
     assert "--only takes inference, runtimes, files, profile" in finished.stderr
+
+
+# In a process of its own: its flags have names that the commands' have, too.
+FOLDS = """
+import keras, numpy as np
+from keras_mixer import models
+import cifar10_teacher as teacher
+random = np.random.default_rng(0)
+model = teacher.build((32, 32), 10)
+for layer in model.layers:
+    if isinstance(layer, keras.layers.BatchNormalization):
+        layer.set_weights([random.uniform(0.5, 2, w.shape) for w in layer.weights])
+teacher.folded(model).save("teacher.keras")
+folded = models.open_model("teacher.keras")
+assert len(folded.layers) == len(model.layers) - 7
+images = random.uniform(0, 255, (4, 32, 32, 3))
+expected = model.predict(images, verbose=0)
+assert np.ptp(expected, 0).max() > 0.01
+np.testing.assert_allclose(folded.predict(images, verbose=0), expected, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_the_teacher_is_the_same_without_its_norms(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
+    command = [sys.executable, "-c", FOLDS]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
