@@ -91,6 +91,22 @@ def test_decode_batch_follows_the_transform(photos, interpolation, crop_ratio):
     np.testing.assert_array_equal(image, expected)
 
 
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("width, height", [(0, 0), (0, 40), (40, 0), (1, 0), (0, -1)])
+def test_a_crop_at_the_photos_own_scale_keeps_its_pixels(
+    photos, interpolation, width, height
+):
+    transform = ImageTransform(interpolation=interpolation, crop_ratio=1.0)
+    photo = photos["china"].resize((SIZE + width, SIZE + height))
+    file = encoded(photo, "PNG")
+    (image,), _ = decode([file], transform)
+    expected = preprocess.load_image(file, SIZE, weights=transform)
+    np.testing.assert_array_equal(image, expected)
+    left, top = round(width / 2), round(height / 2)
+    stored = photo.crop((left, top, left + SIZE, top + SIZE))
+    assert np.array_equal(image, stored) == (height >= 0)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("byte_order", [b"II", b"MM"])
 def test_decode_batch_turns_photos_upright(photos, orientation, byte_order):
