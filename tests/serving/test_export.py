@@ -33,13 +33,13 @@ DecodeJpeg DecodePng DecodeRaw DenseBincount DisableCopyOnRead EnsureShape Equal
 ExpandDims ExtractJpegShape Fill Floor FloorDiv FloorMod FusedBatchNormV3 GatherV2
 Greater GreaterEqual Identity If IgnoreErrorsDataset Less LessEqual LogicalAnd
 LogicalNot LogicalOr MatMul Max Maximum Mean MergeV2Checkpoints Min Minimum Mul Neg NoOp
-NotEqual OptionsDataset Pack ParallelMapDatasetV2 ParseExampleV2 Placeholder Pow Prod
-Range ReadVariableOp RealDiv ReduceJoin Reshape RestoreV2 ReverseV2 RightShift Round
-Rsqrt SaveV2 ScatterNd Select SelectV2 Shape ShardedFilename Sign Size Slice Softmax
-SquaredDifference Squeeze StatefulPartitionedCall StatelessCase StatelessIf
-StatelessWhile StaticRegexFullMatch StopGradient StridedSlice StringJoin StringLength
-StringSplitV2 Sub Substr Sum Tanh TensorDataset TensorSliceDataset TopKV2 Transpose
-Unpack VarHandleOp Where
+NotEqual OptionsDataset Pack ParallelMapDatasetV2 ParseExampleV2 PartitionedCall
+Placeholder Pow Prod Range ReadVariableOp RealDiv ReduceJoin Reshape RestoreV2 ReverseV2
+RightShift Round Rsqrt SaveV2 ScatterNd Select SelectV2 Shape ShardedFilename Sign Size
+Slice Softmax SquaredDifference Squeeze StatefulPartitionedCall StatelessCase
+StatelessIf StatelessWhile StaticRegexFullMatch StopGradient StridedSlice StringJoin
+StringLength StringSplitV2 Sub Substr Sum Tanh TensorDataset TensorSliceDataset TopKV2
+Transpose Unpack VarHandleOp Where
 """
 
 
