@@ -8,6 +8,7 @@ import shutil
 import subprocess
 
 import numpy as np
+import psutil
 import pytest
 import requests
 import skimage.data
@@ -316,6 +317,33 @@ def test_two_classes_then_a_thousand_then_no_server(chrome, folder, tmp_path):
                 page.find(".again").click()
                 item = page.items(3)[0]
                 assert item["note"] == "" and len(item["guesses"]) == 5
+
+
+CONNECT_AHEAD = """
+const link = document.createElement("link");
+link.rel = "preconnect";
+link.href = location.origin;
+document.head.append(link);
+"""
+
+
+def clients(server):
+    connections = psutil.Process(server.process.pid).net_connections()
+    return {x.raddr.port for x in connections if x.status == psutil.CONN_ESTABLISHED}
+
+
+def test_it_answers_after_a_pause(chrome, folder, tmp_path):
+    """The server leaves a browser that connects ahead of time and does not ask."""
+    models = tmp_path / "mixer"
+    keras_mixer.export_saved_model(random_model(), models, batch_sizes=[1])
+    flags = [models, "--timeout_seconds=10"]
+    with running_server(tmp_path, *flags) as server, opened(chrome, server) as page:
+        wait_for(lambda: not clients(server))
+        page.run(CONNECT_AHEAD)
+        wait_for(lambda: clients(server))
+        wait_for(lambda: not clients(server))
+        (item,) = page.choose(folder / "rocket.png")
+        assert item["note"] == "" and len(item["guesses"]) == 5
 
 
 def test_a_picture_of_it(request, page, tmp_path):

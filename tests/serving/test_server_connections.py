@@ -1,6 +1,7 @@
 """Clients that begin and do not end, on a server of uvicorn's with a short patience."""
 
 import asyncio
+import json
 import socket
 
 import pytest
@@ -12,12 +13,13 @@ LARGE = b"x" * 50_000_000
 
 
 async def app(scope, receive, send):
-    """Answers with 50 MB, when it has the whole request."""
+    """Answers with 50 MB, or at `/short` with a word, when it has the whole request."""
     more = True
     while more:
         more = (await receive()).get("more_body")
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": LARGE})
+    body = b"short" if scope["path"] == "/short" else LARGE
+    await send({"type": "http.response.body", "body": body})
 
 
 async def received(sent, reads, patience_seconds):
@@ -59,11 +61,20 @@ def ask(sent, reads=True, patience_seconds=0.4):
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
 
 
-@pytest.mark.parametrize("sent", [b"", REQUEST[:9], REQUEST, REQUEST + b"abc"])
+@pytest.mark.parametrize("sent", [REQUEST[:9], REQUEST, REQUEST + b"abc"])
 def test_connection_does_not_wait_for_the_rest_of_a_request(sent):
-    answer = ask(sent)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"The request did not come in time." in answer
+    head, _, body = ask(sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert json.loads(body) == {"error": "The request did not come in time."}
+
+
+def test_connection_ends_in_silence_before_a_request():
+    """Who asks at that moment would take a word for the answer."""
+    assert ask(b"") == b""
+    answer = ask(REQUEST.replace(b"/", b"/short", 1) + b"abcd")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    # The body in chunks: one, and none.
+    assert answer.endswith(b"\r\n\r\n5\r\nshort\r\n0\r\n\r\n")
 
 
 def test_connection_gives_whole_answers_to_those_who_read():

@@ -1,5 +1,6 @@
 """Connections that wait for their client, but not for ever."""
 
+import json
 import resource
 
 from uvicorn.protocols.http.h11_impl import H11Protocol, h11
@@ -14,7 +15,9 @@ class ImpatientProtocol(H11Protocol):
 
     It ends the wait for the rest of a request, and for a client that takes no answer.
     Of too many that wait the oldest is closed: who asks finds the server, however many
-    others only connect to it.
+    others only connect to it. A client that has begun to ask is told so, by 408. One
+    that has not is told nothing: a browser, which connects ahead of time, would take it
+    for the answer to what it asks next.
     """
 
     # Their timers, in the order in which they began to wait.
@@ -52,6 +55,15 @@ class ImpatientProtocol(H11Protocol):
 
     def _give_up(self):
         self._stop_waiting()
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.send_400_response("The request did not come in time.")
+        has_begun = self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]
+        if has_begun and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = json.dumps({"error": "The request did not come in time."}).encode()
+            headers = {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(body)),
+                "Connection": "close",
+            }
+            response = h11.Response(status_code=408, headers=[*headers.items()])
+            for event in (response, h11.Data(body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event))
         self.transport.abort()
