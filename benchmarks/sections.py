@@ -16,6 +16,7 @@ import time
 import contender
 import numpy as np
 from arena import (
+    FLOATS,
     HERE,
     PAUSE_SECONDS,
     PEERS,
@@ -148,18 +149,26 @@ def _exported(arena):
     keras = arena.ours("ours_keras.py")
     keras.ask("export_files", model=arena.scale.model)
     keras.close()
-    for name, (program, taken) in OUR_EXPORTS.items():
+    for name, (program, taken) in _measured_exports().items():
         yield arena.ours(program, taken, f"ours: {name}")
     for name, precision in PEERS_OF_EXPORTS:
-        peer = arena.peer(name, precision)
+        peer = arena.peer(name, precision) if _is_measured(precision) else None
         if peer is not None:
             peer.name = f"{name} {precision}"
             yield peer
 
 
+def _measured_exports():
+    return {name: how for name, how in OUR_EXPORTS.items() if _is_measured(how[1])}
+
+
+def _is_measured(precision):
+    return precision not in FLOATS or precision in precisions()
+
+
 def _file_sizes(arena):
     rows = []
-    for name, (program, taken) in OUR_EXPORTS.items():
+    for name, (program, taken) in _measured_exports().items():
         if program == "ours_inference.py":
             written = [*(arena.folder / "saved_model" / taken).rglob("*")]
         else:
@@ -329,7 +338,7 @@ def bulk(arena):
     rows = []
     for model, (kinds, step, rounds) in scale.bulk.items():
         writer.ask("write_model", model=model)
-        for precision in kinds:
+        for precision in filter(_is_measured, kinds):
             rows += _bulk_speed(arena, model, precision, step, rounds)
         rows += _bulk_programs(arena, model, step * rounds)
     rows += _bulk_long(arena, writer)
