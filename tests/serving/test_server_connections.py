@@ -1,6 +1,7 @@
 """Clients that begin and do not end, on a server of uvicorn's with a short patience."""
 
 import asyncio
+import contextlib
 import json
 import socket
 
@@ -22,8 +23,9 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
-async def received(sent, reads, patience_seconds):
-    """Return what a client gets, who sends, and reads at once or only at the end."""
+@contextlib.asynccontextmanager
+async def connected(patience_seconds):
+    """Start a server; yield it, and the streams of a client."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
@@ -35,23 +37,28 @@ async def received(sent, reads, patience_seconds):
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve([listener]))
     reader, writer = await asyncio.open_connection(*listener.getsockname())
-    writer.write(sent)
-    if not reads:
-        writer.transport.pause_reading()
-        while not (opened := set(server.server_state.connections)):
-            await asyncio.sleep(0.01)
-        while opened & server.server_state.connections:
-            await asyncio.sleep(0.01)
-        writer.transport.resume_reading()
-    try:
-        answer = await reader.read(-1)
-    except ConnectionResetError:
-        answer = b""
+    yield server, reader, writer
     writer.close()
     server.should_exit = True
     await serving
     assert not connections.ImpatientProtocol._waiting
-    return answer
+
+
+async def received(sent, reads, patience_seconds):
+    """Return what a client gets, who sends, and reads at once or only at the end."""
+    async with connected(patience_seconds) as (server, reader, writer):
+        writer.write(sent)
+        if not reads:
+            writer.transport.pause_reading()
+            while not (opened := set(server.server_state.connections)):
+                await asyncio.sleep(0.01)
+            while opened & server.server_state.connections:
+                await asyncio.sleep(0.01)
+            writer.transport.resume_reading()
+        try:
+            return await reader.read(-1)
+        except ConnectionResetError:
+            return b""
 
 
 def ask(sent, reads=True, patience_seconds=0.4):
@@ -59,6 +66,7 @@ def ask(sent, reads=True, patience_seconds=0.4):
 
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+SHORT = REQUEST.replace(b"/", b"/short", 1) + b"abcd"
 
 
 @pytest.mark.parametrize("sent", [REQUEST[:9], REQUEST, REQUEST + b"abc"])
@@ -71,10 +79,35 @@ def test_connection_does_not_wait_for_the_rest_of_a_request(sent):
 def test_connection_ends_in_silence_before_a_request():
     """Who asks at that moment would take a word for the answer."""
     assert ask(b"") == b""
-    answer = ask(REQUEST.replace(b"/", b"/short", 1) + b"abcd")
+    answer = ask(SHORT)
     assert answer.startswith(b"HTTP/1.1 200 ")
     # The body in chunks: one, and none.
     assert answer.endswith(b"\r\n\r\n5\r\nshort\r\n0\r\n\r\n")
+
+
+async def timers():
+    """Return those of a connection: for a request, when it begins, and for its rest."""
+    waiting = connections.ImpatientProtocol._waiting
+    async with connected(patience_seconds=50) as (server, reader, writer):
+        writer.write(SHORT)
+        await reader.readuntil(b"0\r\n\r\n")
+        (connection,) = server.server_state.connections
+        while not (idle := waiting.get(connection)):
+            await asyncio.sleep(0.01)
+        writer.write(REQUEST[:9])
+        while (begun := waiting[connection]) is idle:
+            await asyncio.sleep(0.01)
+        writer.write(REQUEST[9:])
+        while connection.cycle.response_complete:
+            await asyncio.sleep(0.01)
+        return idle, begun, waiting[connection]
+
+
+def test_connection_waits_for_a_request_and_anew_for_its_rest():
+    """But not anew for each piece."""
+    idle, begun, rest = asyncio.run(asyncio.wait_for(timers(), 40))
+    assert idle.when() < begun.when()
+    assert rest is begun
 
 
 def test_connection_gives_whole_answers_to_those_who_read():

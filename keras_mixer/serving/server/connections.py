@@ -28,6 +28,9 @@ class ImpatientProtocol(H11Protocol):
         self._look()
 
     def data_received(self, data):
+        if not self._has_begun():
+            # The wait for a request does not count against the wait for its rest.
+            self._stop_waiting()
         super().data_received(data)
         self._look()
 
@@ -53,10 +56,13 @@ class ImpatientProtocol(H11Protocol):
         if timer := self._waiting.pop(self, None):
             timer.cancel()
 
+    def _has_begun(self):
+        """Whether a part of a request is there."""
+        return self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]
+
     def _give_up(self):
         self._stop_waiting()
-        has_begun = self.conn.their_state is not h11.IDLE or self.conn.trailing_data[0]
-        if has_begun and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+        if self._has_begun() and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = json.dumps({"error": "The request did not come in time."}).encode()
             headers = {
                 "Content-Type": "application/json",
