@@ -15,6 +15,11 @@ HERE = pathlib.Path(__file__).parent
 PAUSE_SECONDS = 0.25
 
 FLOATS = ("float32", "bfloat16")
+# One of these a processor has to have.
+_INSTRUCTIONS = {
+    "bfloat16": {"AVX512-BF16", "AMX-BF16"},
+    "int8_compiled": {"AVX512-VNNI"},
+}
 # Whose programs they are, in which precisions they compute, and what is said to the
 # program beside the precision.
 PEERS = {
@@ -217,13 +222,18 @@ def spread(seconds, images):
     return {"median": middle, "low": low, "high": high, "calls": len(seconds)}
 
 
-def precisions():
-    """What is measured: bfloat16 only where the processor multiplies in it.
+def is_measured(precision):
+    """Whether the processor multiplies in a precision; elsewhere it is emulated.
 
-    Elsewhere it is emulated: PyTorch then takes seconds for an image.
+    PyTorch then takes seconds for an image in bfloat16, and minutes by torchao in int8.
     """
-    able = {"AVX512-BF16", "AMX-BF16"} & {*contender.PROCESSOR.cpu_features()}
-    return FLOATS if able else FLOATS[:1]
+    needed = _INSTRUCTIONS.get(precision)
+    return needed is None or not needed.isdisjoint(contender.PROCESSOR.cpu_features())
+
+
+def precisions():
+    """The floating-point types that are measured."""
+    return tuple(filter(is_measured, FLOATS))
 
 
 def flop_of_image(sizes):

@@ -16,7 +16,6 @@ import time
 import contender
 import numpy as np
 from arena import (
-    FLOATS,
     HERE,
     PAUSE_SECONDS,
     PEERS,
@@ -27,6 +26,7 @@ from arena import (
     alternate,
     flop_of_image,
     infer_in_turns,
+    is_measured,
     precisions,
     spread,
 )
@@ -152,18 +152,14 @@ def _exported(arena):
     for name, (program, taken) in _measured_exports().items():
         yield arena.ours(program, taken, f"ours: {name}")
     for name, precision in PEERS_OF_EXPORTS:
-        peer = arena.peer(name, precision) if _is_measured(precision) else None
+        peer = arena.peer(name, precision) if is_measured(precision) else None
         if peer is not None:
             peer.name = f"{name} {precision}"
             yield peer
 
 
 def _measured_exports():
-    return {name: how for name, how in OUR_EXPORTS.items() if _is_measured(how[1])}
-
-
-def _is_measured(precision):
-    return precision not in FLOATS or precision in precisions()
+    return {name: how for name, how in OUR_EXPORTS.items() if is_measured(how[1])}
 
 
 def _file_sizes(arena):
@@ -338,7 +334,7 @@ def bulk(arena):
     rows = []
     for model, (kinds, step, rounds) in scale.bulk.items():
         writer.ask("write_model", model=model)
-        for precision in filter(_is_measured, kinds):
+        for precision in filter(is_measured, kinds):
             rows += _bulk_speed(arena, model, precision, step, rounds)
         rows += _bulk_programs(arena, model, step * rounds)
     rows += _bulk_long(arena, writer)
