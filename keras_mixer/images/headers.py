@@ -92,11 +92,14 @@ def _read_header(content):
         kind = tf.argmax(is_kind, output_type=tf.int32)
     readers = [_read_jpeg, _read_png, _read_gif, _read_bmp, _read_webp]
     branches = [lambda read=read: read(content) for read in readers]
-    content, shape, orientation = tf.switch_case(kind, branches)
+    content, shape, exif = tf.switch_case(kind, branches)
     # Each side too, so that their product cannot overflow.
     small = tf.reduce_all(shape <= MAX_PIXELS) & (tf.reduce_prod(shape) <= MAX_PIXELS)
     with _checked(small, "it has more pixels", shape):
         shape = tf.cast(shape, tf.int32)
+    orientation = tf.cond(
+        exif == b"", lambda: tf.constant(1), lambda: _orientation(exif)
+    )
     return Header(kind, content, tf.ensure_shape(shape, (2,)), orientation)
 
 
@@ -116,45 +119,43 @@ def _read_jpeg(content):
     with _checked(clear, "CMYK without Adobe's marker"):
         shape = tf.identity(shape)
 
-    def orientation():
+    def exif():
         data = _bytes_of(content)
 
         def is_exif(place):
             named = _substr(content, place + 4, len(_EXIF)) == _EXIF
-            return (_number(data, place, 2, "big") == 0xFFE1) & named
+            return (_number(data, place, 2, is_big=True) == 0xFFE1) & named
 
         def is_before(place):
             # Up to the pixels, or the end of the file.
-            go = _number(data, place, 2, "big") != 0xFFDA
+            go = _number(data, place, 2, is_big=True) != 0xFFDA
             return go & (place < _length(content)) & ~is_exif(place)
 
         def step(place):
-            marker = _number(data, place, 2, "big")
+            marker = _number(data, place, 2, is_big=True)
             # Bytes that fill up come one by one; some markers have no data.
             fills = (marker < 0xFF00) | (marker == 0xFFFF)
             bare = (marker <= 0xFF01) | ((marker >= 0xFFD0) & (marker <= 0xFFD9))
-            length = _number(data, place + 2, 2, "big") * tf.cast(~bare, tf.int64)
+            length = _number(data, place + 2, 2, is_big=True) * tf.cast(~bare, tf.int64)
             return tf.where(fills, place + 1, place + 2 + length)
 
         place = _walk(is_before, step, 2)
-        length = _number(data, place + 2, 2, "big") - 2
-        exif = _substr(content, place + 4, length)
-        return _orientation(tf.where(is_exif(place), exif, b""))
+        length = _number(data, place + 2, 2, is_big=True) - 2
+        return tf.where(is_exif(place), _substr(content, place + 4, length), b"")
 
     # Few files have EXIF data, and all are searched faster than one is walked through.
-    found = _holds(content, _EXIF)
-    return content, shape, tf.cond(found, orientation, lambda: tf.constant(1))
+    return content, shape, tf.cond(_holds(content, _EXIF), exif, _nothing)
 
 
 def _read_png(content):
     data = _bytes_of(tf.strings.substr(content, 0, 24))
-    shape = _number(data, tf.constant([20, 16], tf.int64), 4, "big")
-    orientation = tf.cond(
+    shape = _number(data, tf.constant([20, 16], tf.int64), 4, is_big=True)
+    exif = tf.cond(
         _holds(content, b"eXIf"),
-        lambda: _orientation(_chunk(content, b"eXIf", 8, "big")),
-        lambda: tf.constant(1),
+        lambda: _chunk(content, b"eXIf", 8, is_png=True),
+        _nothing,
     )
-    return content, shape, orientation
+    return content, shape, exif
 
 
 def _read_gif(content):
@@ -193,7 +194,7 @@ def _read_gif(content):
             b"\x3b",
         ]
     )
-    return content, shape, tf.constant(1)
+    return content, shape, _nothing()
 
 
 def _read_bmp(content):
@@ -205,7 +206,7 @@ def _read_bmp(content):
         shape = _number(data, tf.constant([22, 18], tf.int64), 4)
     # A height below 0 says that the rows come from the top.
     shape = tf.minimum(shape, 2**32 - shape)
-    return content, shape, tf.constant(1)
+    return content, shape, _nothing()
 
 
 def _read_webp(content):
@@ -223,21 +224,24 @@ def _read_webp(content):
     extended = 1 + _number(data, tf.constant([27, 24], tf.int64), 3)
     shape = tf.where(layout == b"VP8L", lossless, shape)
     shape = tf.where(is_extended, extended, shape)
-    orientation = tf.cond(
+    exif = tf.cond(
         flags // 8 % 2 == 1,
-        lambda: _orientation(_chunk(content, b"EXIF", 12, "little")),
-        lambda: tf.constant(1),
+        lambda: _chunk(content, b"EXIF", 12, is_png=False),
+        _nothing,
     )
-    return content, shape, orientation
+    return content, shape, exif
 
 
-def _chunk(content, name, start, byte_order):
+def _nothing():
+    return tf.constant(b"")
+
+
+def _chunk(content, name, start, is_png):
     """Find the data of a PNG or WebP file's first chunk of a name; empty if none."""
     data = _bytes_of(content)
-    is_png = byte_order == "big"
 
     def length(place):
-        return _number(data, place + (0 if is_png else 4), 4, byte_order)
+        return _number(data, place + (0 if is_png else 4), 4, is_big=is_png)
 
     def is_named(place):
         place = tf.minimum(place + (4 if is_png else 0), _length(content))
@@ -266,8 +270,7 @@ def _orientation(exif):
     data = _bytes_of(tiff)
 
     def number(place, size_bytes):
-        big, little = (_number(data, place, size_bytes, b) for b in ("big", "little"))
-        return tf.where(is_big, big, little)
+        return _number(data, place, size_bytes, is_big)
 
     # At byte 4 the place of a table, which is a count, then entries of 12 bytes: a tag,
     # a type, a count, a value.
@@ -310,16 +313,20 @@ def _bytes_of(content):
     return tf.io.decode_raw(tf.strings.join([content, b"\0" * 16]), tf.uint8)
 
 
-def _number(data, place, size_bytes, byte_order="little"):
+def _number(data, place, size_bytes, is_big=False):
     """Read an unsigned number of some bytes at a place, or at several; int64.
 
-    Behind the end of the data it reads zeros.
+    Behind the end of the data it reads zeros. Whether the first byte counts most may
+    be a tensor.
     """
     place = tf.cast(place, tf.int64)
     place = tf.minimum(place, tf.size(data, tf.int64) - size_bytes)
-    powers = [256**n for n in range(size_bytes)]
-    powers = powers[::-1] if byte_order == "big" else powers
+    little = [256**n for n in range(size_bytes)]
+    if isinstance(is_big, tf.Tensor):
+        powers = tf.where(is_big, little[::-1], little)
+    else:
+        powers = little[::-1] if is_big else little
     digits = tf.gather(
         data, place[..., tf.newaxis] + tf.range(size_bytes, dtype="int64")
     )
-    return tf.reduce_sum(tf.cast(digits, tf.int64) * tf.constant(powers, "int64"), -1)
+    return tf.reduce_sum(tf.cast(digits, tf.int64) * tf.cast(powers, tf.int64), -1)
