@@ -20,10 +20,11 @@ def main(argv):
     if len(argv) > 1:
         raise ValueError(f"weights takes flags only. Received: {' '.join(argv[1:])}.")
     from keras_mixer import catalog
-    from keras_mixer.weights import fetch
 
     entries = catalog.list_weights(MODEL.value)
     if FETCH.value:
+        from keras_mixer.weights import fetch
+
         catalog.transform_of(FETCH.value)  # an unknown tag is answered with all of them
         wanted = [entry for entry in entries if entry.tag == FETCH.value]
         if not wanted:

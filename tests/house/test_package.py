@@ -122,6 +122,16 @@ def test_import_loads_none_of_the_extras():
     assert run(code) == []
 
 
+def test_a_program_starts_without_scikit_learn_and_can_use_it():
+    code = (
+        "import sys; sys.argv = ['keras-mixer', 'predict']; import keras_mixer; "
+        "print('sklearn' in sys.modules); "
+        "from keras_mixer.data import sources; from sklearn import datasets; "
+        "print(datasets.load_digits().target[7])"
+    )
+    assert run(code) == ["False", "7"]
+
+
 def test_import_loads_no_tensorflow_on_another_backend():
     code = "import keras_mixer, sys; print('tensorflow' in sys.modules)"
     assert run(code, KERAS_BACKEND="jax") == ["False"]
@@ -179,7 +189,7 @@ except (ImportError, OSError) as error:
 def test_an_unknown_backend_is_answered_in_a_sentence():
     for program in ([PROGRAM], [sys.executable, "-m", "keras_mixer"]):
         result = subprocess.run(
-            [*program, "weights"],
+            [*program, "evaluate"],
             capture_output=True,
             text=True,
             env={**os.environ, "KERAS_BACKEND": "cuda"},
