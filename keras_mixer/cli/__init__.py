@@ -22,7 +22,18 @@ _LISTED = 10  # lines of a list in an error
 
 def main():
     """Run the verb named by the first argument."""
-    arguments = sys.argv[1:]
+    try:
+        try:
+            _main(sys.argv[1:])
+        finally:
+            print(end="", flush=True)
+    except BrokenPipeError:
+        # Who read the output is gone, as `head` is once it has its lines.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # what a shell says of a program that SIGPIPE ended
+
+
+def _main(arguments):
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help.of_program(VERBS))
         sys.exit(0 if arguments else 1)
@@ -34,7 +45,7 @@ def main():
         _fail(f"The verb must be one of {', '.join(VERBS)}. Received: {verb!r}.")
     try:
         program = importlib.import_module(f"keras_mixer.cli.{verb}")
-    except ImportError as error:
+    except (ValueError, ImportError) as error:
         _fail(error)
     if {"-h", "--help"} & set(arguments[1:]):
         print(_help.of_verb(verb, program))
@@ -45,13 +56,9 @@ def main():
             logging.set_verbosity(logging.WARNING)
         logging.info(settings_in_use())
         try:
-            status = program.main(argv)
-            sys.stdout.flush()
-            return status
+            return program.main(argv)
         except BrokenPipeError:
-            # Who read the output is gone, as `head` is once it has its lines.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)  # what a shell says of a program that SIGPIPE ended
+            raise  # to `main`
         except (ValueError, OSError, ImportError) as error:
             _fail(error)
         except KeyboardInterrupt:

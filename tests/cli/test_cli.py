@@ -209,10 +209,13 @@ def test_the_program_as_a_process_says_its_version():
         assert (result.returncode, result.stdout) == (0, f"keras-mixer {version}\n")
 
 
-@pytest.mark.parametrize("argument", ["--version", "--help"])
-def test_what_needs_no_model_does_not_wait_for_keras(argument):
-    code = f"import sys; sys.argv = ['keras-mixer', {argument!r}]; sys.modules['keras']"
-    code += " = None; from keras_mixer import cli; cli.main()"
+@pytest.mark.parametrize(
+    "arguments", ["--version", "--help", "weights", "predict --help", "serve -h"]
+)
+def test_what_needs_no_model_does_not_wait_for_keras(arguments):
+    argv = ["keras-mixer", *arguments.split()]
+    code = f"import sys; sys.argv = {argv}; sys.modules['keras'] = None; "
+    code += "from keras_mixer import cli; cli.main()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True)
     assert result.returncode == 0, result.stderr
 
@@ -221,12 +224,16 @@ def test_a_process_ends_in_one_line_and_status_1():
     fails_with_one_line(keras_mixer_program("port", "nowhere.npz", "b.npz"))
 
 
-def test_a_reader_that_stops_early_is_no_error():
+@pytest.mark.parametrize("arguments", ["weights", "--help", "predict --help"])
+def test_a_reader_that_stops_early_is_no_error(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as gone:
         result = subprocess.run(
-            [PROGRAM, "weights"], stdout=gone, stderr=subprocess.PIPE, text=True
+            [PROGRAM, *arguments.split()],
+            stdout=gone,
+            stderr=subprocess.PIPE,
+            text=True,
         )
     assert (result.returncode, result.stderr) == (141, "")
 
