@@ -27,10 +27,15 @@ def main():
             _main(sys.argv[1:])
         finally:
             print(end="", flush=True)
-    except BrokenPipeError:
-        # Who read the output is gone, as `head` is once it has its lines.
+    except OSError as error:
+        # Of standard output. Python would write what is left of it as it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)  # what a shell says of a program that SIGPIPE ended
+        if isinstance(error, BrokenPipeError):
+            # Who read it is gone, as `head` is once it has its lines.
+            sys.exit(141)  # what a shell says of a program that SIGPIPE ended
+        if isinstance(error.__context__, SystemExit):
+            sys.exit(1)  # the verb has told it
+        _fail(error)
 
 
 def _main(arguments):
@@ -56,7 +61,9 @@ def _main(arguments):
             logging.set_verbosity(logging.WARNING)
         logging.info(settings_in_use())
         try:
-            return program.main(argv)
+            status = program.main(argv)
+            print(end="", flush=True)
+            return status
         except BrokenPipeError:
             raise  # to `main`
         except (ValueError, OSError, ImportError) as error:

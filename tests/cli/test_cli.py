@@ -238,6 +238,19 @@ def test_a_reader_that_stops_early_is_no_error(arguments):
     assert (result.returncode, result.stderr) == (141, "")
 
 
+@pytest.mark.parametrize("arguments", ["weights", "predict --help"])
+def test_output_that_finds_no_room_is_told_in_a_line(arguments):
+    with open("/dev/full", "wb") as full:
+        result = subprocess.run(
+            [PROGRAM, *arguments.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert result.returncode == 1
+    assert result.stderr == "keras-mixer: [Errno 28] No space left on device\n"
+
+
 @pytest.mark.parametrize("flag", ["--top-k=1", "--top_k=1", "--top-k 1"])
 @pytest.mark.parametrize("no", ["--no-json", "--nojson"])
 def test_flags_are_taken_with_dashes_as_with_underscores(folder, flag, no):
