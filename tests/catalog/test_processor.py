@@ -81,7 +81,7 @@ import keras_mixer
     [("keras-mixer", "1 None"), ("-m", "1 None"), ("notebook.py", "None None")],
 )
 def test_programs_have_settings_before_tensorflow_starts(program, seen):
-    code = WHEN_IMPORTED.format(names=VARIABLES, argv=[program, "weights"])
+    code = WHEN_IMPORTED.format(names=VARIABLES, argv=[program, "predict"])
     environment = {k: v for k, v in os.environ.items() if k not in VARIABLES}
     environment["KERAS_BACKEND"] = "tensorflow"
     command = [sys.executable, "-c", code]
