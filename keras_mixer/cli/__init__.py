@@ -1,5 +1,6 @@
 """The `keras-mixer` program: one absl program a verb."""
 
+import gc
 import importlib
 import os
 import pathlib
@@ -49,12 +50,16 @@ def _main(arguments):
     if verb not in VERBS:
         _fail(f"The verb must be one of {', '.join(VERBS)}. Received: {verb!r}.")
     try:
-        program = importlib.import_module(f"keras_mixer.cli.{verb}")
+        with keras_mixer.without_garbage_collection():
+            program = importlib.import_module(f"keras_mixer.cli.{verb}")
     except (ValueError, ImportError) as error:
         _fail(error)
     if {"-h", "--help"} & set(arguments[1:]):
         print(_help.of_verb(verb, program))
         return
+
+    # What is imported stays to the end, and then needs no search either.
+    gc.freeze()
 
     def run(argv):
         if not flags.FLAGS["verbosity"].present:
