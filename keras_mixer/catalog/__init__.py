@@ -1,4 +1,4 @@
-"""What is published: one entry a checkpoint, its evaluation transform, its classes."""
+"""What is known before Keras is there: what is published, the processor, imports."""
 
 from keras_mixer.catalog.checks import (
     check_choice,
@@ -17,6 +17,14 @@ from keras_mixer.catalog.entries import (
     labels_of,
     list_weights,
     transform_of,
+)
+from keras_mixer.catalog.imports import (
+    hook_tensorflow,
+    import_keras,
+    is_our_program,
+    program_name,
+    quick_imports,
+    without_start_up_notes,
 )
 from keras_mixer.catalog.processor import (
     cpu_features,
@@ -38,10 +46,16 @@ __all__ = [
     "check_range",
     "cpu_features",
     "fastest_settings",
+    "hook_tensorflow",
+    "import_keras",
+    "is_our_program",
     "labels_of",
     "list_weights",
     "needs_extra",
+    "program_name",
+    "quick_imports",
     "settings_in_use",
     "transform_of",
     "use_fastest_settings",
+    "without_start_up_notes",
 ]

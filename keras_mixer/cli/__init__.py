@@ -9,7 +9,7 @@ import sys
 from absl import app, flags, logging
 
 import keras_mixer
-from keras_mixer.catalog import settings_in_use
+from keras_mixer.catalog import is_our_program, quick_imports, settings_in_use
 from keras_mixer.cli import _help
 
 # A verb is a file beside this one: `main`, flags, what its ARGUMENTS are called, and a
@@ -50,7 +50,7 @@ def _main(arguments):
     if verb not in VERBS:
         _fail(f"The verb must be one of {', '.join(VERBS)}. Received: {verb!r}.")
     try:
-        with keras_mixer.without_garbage_collection():
+        with quick_imports():
             program = importlib.import_module(f"keras_mixer.cli.{verb}")
     except (ValueError, ImportError) as error:
         _fail(error)
@@ -58,8 +58,9 @@ def _main(arguments):
         print(_help.of_verb(verb, program))
         return
 
-    # What is imported stays to the end, and then needs no search either.
-    gc.freeze()
+    if is_our_program():
+        # What is imported stays to the end, and then needs no search either.
+        gc.freeze()
 
     def run(argv):
         if not flags.FLAGS["verbosity"].present:

@@ -14,7 +14,7 @@ import types
 import keras
 import tensorflow as tf
 
-from keras_mixer.catalog import check_range
+from keras_mixer.catalog import check_range, quick_imports
 
 
 def _field(default, help):
@@ -198,7 +198,8 @@ def mix_batch(config, images, labels, seed):
 
 def _keras_cv():
     try:
-        import keras_cv
+        with quick_imports("torch"):
+            import keras_cv
     except ImportError as error:
         raise ValueError(
             "This augmentation needs keras-cv. Install it with "

@@ -122,13 +122,17 @@ def test_import_loads_none_of_the_extras():
     assert run(code) == []
 
 
-def test_a_program_starts_without_scikit_learn_and_can_use_it():
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_a_program_starts_without_what_it_does_not_need_and_can_use_it(backend):
     code = (
-        "import sys; sys.argv = ['keras-mixer', 'predict']; import keras_mixer; "
-        "print('sklearn' in sys.modules); "
+        "import sys; sys.argv = ['keras-mixer', 'predict']; import keras_mixer, keras; "
+        "print(*[m for m in ('sklearn', 'pandas', 'matplotlib', 'IPython', 'jax') "
+        "if m in sys.modules]); "
+        "print(float(keras.ops.sum(keras.ops.ones(3))) == 3); import pandas, matplotlib; "
         "from sklearn import datasets; print(datasets.load_digits().target[7])"
     )
-    assert run(code) == ["False", "7"]
+    loaded = ["jax"] if backend == "jax" else []
+    assert run(code, KERAS_BACKEND=backend) == [*loaded, "True", "7"]
 
 
 def test_import_loads_no_tensorflow_on_another_backend():

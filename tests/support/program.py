@@ -33,6 +33,7 @@ def keras_mixer_main(*arguments):
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
             mock.patch.dict(os.environ),  # `serve` sets variables
+            mock.patch("gc.freeze"),  # this process goes on
         ):
             cli.main()
     except SystemExit as stop:

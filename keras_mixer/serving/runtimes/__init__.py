@@ -20,8 +20,12 @@ import json
 import pathlib
 from types import ModuleType
 
-import keras_mixer
-from keras_mixer.catalog import ImageTransform, check_positive, needs_extra
+from keras_mixer.catalog import (
+    ImageTransform,
+    check_positive,
+    needs_extra,
+    without_start_up_notes,
+)
 from keras_mixer.serving.runtimes import (
     litert_runtime,
     onnx_runtime,
@@ -92,7 +96,7 @@ def load(path, threads=None):
     with needs_extra(f"{runtime.SUFFIX} files", "runtimes"):
         __import__(runtime.RUNTIME)
     try:
-        with keras_mixer.without_start_up_notes():
+        with without_start_up_notes():
             return runtime.load(path, threads)
     except Exception as error:  # each runtime has kinds of its own
         reason = " ".join(str(error).split())[:300] or type(error).__name__

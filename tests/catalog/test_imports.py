@@ -1,0 +1,46 @@
+"""What imports go without, and that it is there again afterwards."""
+
+import gc
+import sys
+
+import pytest
+
+from keras_mixer.catalog import quick_imports
+
+
+@pytest.fixture(autouse=True)
+def collector():
+    """Put back whether garbage is collected, whatever a test leaves."""
+    before = gc.isenabled()
+    yield
+    (gc.enable if before else gc.disable)()
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """Run as a program of another name, and without one of Python's modules."""
+    monkeypatch.delitem(sys.modules, "this", raising=False)
+    return lambda name: monkeypatch.setattr(sys, "argv", [f"/usr/bin/{name}"])
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_garbage_waits_and_is_collected_as_before(enabled):
+    (gc.enable if enabled else gc.disable)()
+    with pytest.raises(KeyError), quick_imports():
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled() == enabled
+
+
+def test_our_programs_alone_do_not_find_what_they_do_not_need(program, capsys):
+    program("keras-mixer")
+    with pytest.raises(ImportError), quick_imports("this", "json"):
+        import json  # it was there before
+
+        assert json.loads("1") == 1
+        import this
+    assert "this" not in sys.modules
+    program("notebook.py")
+    with quick_imports("this"):
+        import this  # noqa: F401
+    assert "Beautiful is better than ugly." in capsys.readouterr().out
