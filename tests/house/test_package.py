@@ -128,7 +128,8 @@ def test_a_program_starts_without_what_it_does_not_need_and_can_use_it(backend):
         "import sys; sys.argv = ['keras-mixer', 'predict']; import keras_mixer, keras; "
         "print(*[m for m in ('sklearn', 'pandas', 'matplotlib', 'IPython', 'jax') "
         "if m in sys.modules]); "
-        "print(float(keras.ops.sum(keras.ops.ones(3))) == 3); import pandas, matplotlib; "
+        "print(float(keras.ops.sum(keras.ops.ones(3))) == 3); "
+        "import pandas, matplotlib; "
         "from sklearn import datasets; print(datasets.load_digits().target[7])"
     )
     loaded = ["jax"] if backend == "jax" else []
