@@ -27,7 +27,7 @@ def test_demo_predicts_trains_exports_serves_and_asks(tmp_path):
     # The right answer is shown as a sure one, by both programs.
     for shown in (rf"([\d.]+)%  {answer[1]}\n", rf"\.png  {answer[1]} +([\d.]+)%"):
         assert float(re.search(shown, result.stdout)[1]) > 80
-    for note in ("port.cc", "cudart_stub", "InitializeLog", "oneDNN"):
+    for note in ("port.cc", "cudart_stub", "InitializeLog", "oneDNN", "rendezvous"):
         assert note not in result.stdout + result.stderr
     for name in ("curves", "predictions", "confusion_matrix"):
         with PIL.Image.open(tmp_path / "digits" / f"{name}.png") as picture:
