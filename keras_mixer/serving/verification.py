@@ -134,7 +134,7 @@ def verify(directory, signatures, probes):
             expected = _answers(signatures, probes)
             _, printed = process.communicate()
         if process.returncode == 0:
-            found = _difference(_loaded(answered), expected)
+            found = difference(_loaded(answered), expected)
         else:
             found = (printed.strip().splitlines() or ["no message"])[-1]
     if found:
@@ -153,7 +153,7 @@ def _answers(signatures, inputs):
     return found
 
 
-def _difference(answers, expected):
+def difference(answers, expected):
     """Say in what answers differ from the expected ones; `None` if in nothing."""
     if answers.keys() != expected.keys():
         return f"it answers {sorted(answers)}, not {sorted(expected)}"
@@ -162,9 +162,9 @@ def _difference(answers, expected):
         if answer.shape != value.shape:
             return f"{key} has the shape {answer.shape}, not {value.shape}"
         if value.dtype.kind == "f":
-            difference = float(np.max(np.abs(answer - value), initial=0.0))
-            if not difference <= TOLERANCE:
-                return f"{key} differs by {difference:.3g}"
+            largest = float(np.max(np.abs(answer - value), initial=0.0))
+            if not largest <= TOLERANCE:
+                return f"{key} differs by {largest:.3g}"
         elif not np.array_equal(answer, value):
             return f"{key} differs"
     return None

@@ -18,7 +18,7 @@ from serving_support import (
 )
 from tensorflow_serving.apis import prediction_log_pb2
 
-from keras_mixer.serving import classifier, export, warm_up
+from keras_mixer.serving import classifier, export, verification, warm_up
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,25 @@ def test_export_saved_model_publishes_nothing_that_fails(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"answer as the model in memory.*differs"):
         export.export_saved_model(model, tmp_path, verify=True)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"scores": np.float32([[0.5, 0.500009]])}, None),
+        ({"scores": np.float32([[0.5, 0.6]])}, "a/scores differs by 0.1"),
+        ({"scores": np.float32([[0.5, np.nan]])}, "a/scores differs by nan"),
+        ({"scores": np.float32([0.5])}, "a/scores has the shape (1,), not (1, 2)"),
+        ({"labels": np.array([b"cat", b"ox"], object)}, "a/labels differs"),
+        ({"classes": np.int64([1, 2])}, "it answers ['a/classes', 'a/labels', 'a/sc"),
+    ],
+)
+def test_what_differs_is_named(changed, words):
+    labels = np.array([b"cat", b"dog"], object)
+    expected = {"a/scores": np.float32([[0.5, 0.5]]), "a/labels": labels}
+    answers = expected | {f"a/{name}": value for name, value in changed.items()}
+    found = verification.difference(answers, expected)
+    assert found is None if words is None else found.startswith(words)
 
 
 def test_export_saved_model_stores_bfloat16(tmp_path, model, files, exported):
