@@ -276,7 +276,7 @@ def test_server_answers_before_it_ends(exported, tmp_path, photos):
         process = psutil.Process(server.process.pid)
         with concurrent.futures.ThreadPoolExecutor() as pool:
             before = process.cpu_times().user
-            asked = pool.submit(server.ask, *[large] * 32)
+            asked = pool.submit(server.ask, *[large] * 8)
             serving_support.wait_for(
                 lambda: process.cpu_times().user > before + 0.1, 30
             )
