@@ -15,6 +15,7 @@ import time
 
 import contender
 import numpy as np
+import PIL.Image
 from arena import (
     HERE,
     PAUSE_SECONDS,
@@ -297,24 +298,40 @@ print(time.perf_counter() - start)
 """
 
 
+def _printed(arguments):
+    return float(_output(arguments)[-1])
+
+
+def _whole(arguments):
+    started = time.perf_counter()
+    _output(arguments)
+    return time.perf_counter() - started
+
+
 def startup(arena):
-    """Import beyond Keras; building the model, with random and with cached weights."""
+    """Import beyond Keras; building the model; whole processes, to their end."""
     arena.write()
     cached = arena.folder / "mixer.weights.h5"
+    photograph = arena.folder / "startup.jpg"
+    pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), "uint8")
+    PIL.Image.fromarray(pixels).save(photograph)
+    nano = ["--model=MlpMixerNano4", "--weights=cifar10"]
+    model = arena.scale.model
     programs = {
-        "import keras_mixer, beyond keras": ["-c", _IMPORT],
-        f"{arena.scale.model}()": ["-c", _BUILD, arena.scale.model, ""],
-        f"{arena.scale.model}(weights=cached)": [
-            "-c",
-            _BUILD,
-            arena.scale.model,
-            cached,
-        ],
+        "import keras_mixer, beyond keras": (_printed, ["-c", _IMPORT]),
+        f"{model}()": (_printed, ["-c", _BUILD, model, ""]),
+        f"{model}(weights=cached)": (_printed, ["-c", _BUILD, model, cached]),
+        "python -c 'import tensorflow'": (_whole, ["-c", "import tensorflow"]),
+        "python -c 'import keras_mixer'": (_whole, ["-c", "import keras_mixer"]),
+        "keras-mixer predict startup.jpg (Nano4)": (
+            _whole,
+            ["-m", "keras_mixer", "predict", photograph, *nano],
+        ),
     }
     seconds = {what: [] for what in programs}
     for _ in range(arena.scale.process_rounds):
-        for what, arguments in programs.items():
-            seconds[what].append(float(_output(arguments)[-1]))
+        for what, (measured, arguments) in programs.items():
+            seconds[what].append(measured(arguments))
     return [
         {
             "what": what,
