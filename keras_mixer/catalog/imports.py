@@ -4,6 +4,7 @@ import contextlib
 import gc
 import importlib.machinery
 import os
+import pathlib
 import re
 import sys
 import tempfile
@@ -29,8 +30,10 @@ def program_name() -> str:
 
 def is_our_program() -> bool:
     """Say whether this process is `keras-mixer`, and not somebody's own program."""
-    name = program_name()
-    return name == "keras-mixer" or (name == "-m" and "keras_mixer" in sys.orig_argv)
+    if program_name() == "-m":  # while Python looks for the module, which imports us
+        return "keras_mixer" in sys.orig_argv
+    as_module = pathlib.Path(sys.argv[0]).parts[-2:] == ("keras_mixer", "__main__.py")
+    return program_name() == "keras-mixer" or as_module
 
 
 @contextlib.contextmanager
@@ -61,8 +64,8 @@ def without_start_up_notes():
 def quick_imports(*unneeded: str) -> Iterator[None]:
     """Import in the block, without what takes time and serves nobody.
 
-    TensorFlow and Keras make half a million objects that stay; Python searches them for
-    garbage again and again meanwhile, which takes a third of the time.
+    TensorFlow and Keras make hundreds of thousands of objects that stay. Python goes
+    through them for garbage again and again, for seconds.
 
     Args:
         *unneeded: Modules that are imported where they are found, for what none of our
@@ -76,7 +79,7 @@ def quick_imports(*unneeded: str) -> Iterator[None]:
         yield
     finally:
         for name in hidden:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
         if was_enabled:
             gc.enable()
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 TOLERANCE = 1e-5
 
 # None in sys.modules makes an import fail. TensorFlow itself tries to import Keras, and
-# JAX. Its half a million objects stay to the end, and need no search for garbage.
+# JAX. Its objects stay to the end, and need no search for garbage.
 _RUN = """
 import gc, runpy, sys
 gc.disable()
@@ -127,6 +127,7 @@ def verify(directory, signatures, probes):
         np.savez(asked, **{name: storable(probes[name]) for name in signatures})
         with subprocess.Popen(
             [sys.executable, "-c", _RUN, __file__, directory, asked, answered],
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         ) as process:

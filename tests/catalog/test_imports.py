@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from keras_mixer.catalog import quick_imports
+from keras_mixer.catalog import is_our_program, quick_imports
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +44,20 @@ def test_our_programs_alone_do_not_find_what_they_do_not_need(program, capsys):
     with quick_imports("this"):
         import this  # noqa: F401
     assert "Beautiful is better than ugly." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "program, words, ours",
+    [
+        ("/usr/bin/keras-mixer", ["python", "/usr/bin/keras-mixer"], True),
+        ("-m", ["python", "-m", "keras_mixer"], True),  # as it begins
+        ("/site/keras_mixer/__main__.py", ["python", "-m", "keras_mixer"], True),
+        ("-m", ["python", "-m", "pytest"], False),
+        ("/site/pytest/__main__.py", ["python", "-m", "pytest", "keras_mixer"], False),
+        ("notebook.py", ["python", "notebook.py"], False),
+    ],
+)
+def test_our_program_is_told_from_others(program, words, ours, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [program])
+    monkeypatch.setattr(sys, "orig_argv", words)
+    assert is_our_program() == ours
