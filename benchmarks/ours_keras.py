@@ -85,6 +85,7 @@ class Keras:
         folder = pathlib.Path(folder)
         side = sizes.pop("image_size")
         built = keras_mixer.MlpMixer(input_shape=(side, side, 3), **sizes)
+        _randomize(built)
         export.export_saved_model(built, folder / "saved_model" / "float32")
         pixels = np.random.default_rng(0).integers(0, 256, (images, side, side, 3))
         np.save(folder / "images.npy", pixels.astype("float32"))

@@ -28,36 +28,65 @@ def served_layer(layer, config):
 
 
 class FusedLayerNormalization(layers.LayerNormalization):
-    """Layer normalisation over the last axis, as one kernel of oneDNN.
+    """Layer normalisation over the last axis, in ops of which oneDNN makes one kernel.
 
     It has the variables of Keras' layer, and gives the same numbers.
 
-    TensorFlow has no op for it, but where it finds this batch normalisation of one
-    "image" with a channel for each token, followed by gamma and beta, it runs
-    `_MklLayerNorm` instead (`FindMklLayerNorm` in its `remapper.cc`). Elsewhere the ops
-    below compute the same, more slowly than Keras' own would. Of those, with gamma and
-    beta as constants, TensorFlow 2.21 makes the same kernel, but with an epsilon of
-    0.001, whichever is theirs.
+    TensorFlow has no op for it, but knows two forms of it, of which it makes
+    `_MklLayerNorm` (`FindMklLayerNorm` in its `remapper.cc`). Where oneDNN is off they
+    are computed as they stand.
+
+    The one is for float32: Keras' own ops, with gamma and beta as constants, since
+    TensorFlow looks for these. (Where gamma is 1 throughout, as in a new model, it
+    leaves the product out, and then does not find the form.) TensorFlow 2.21 gives the
+    kernel an epsilon of 0.001, whichever the graph has. So that is what the graph has,
+    and the input is multiplied by what makes it the layer's.
+
+    The other, a batch normalisation, is for bfloat16: its sums are in float32 also
+    where nothing is fused. There it takes several times as long as Keras' ops.
     """
 
     def call(self, x):
         x = tf.cast(x, self.compute_dtype)
-        channels = x.shape[-1]
-        # Of `x`: an op that looked at the reshaped tensor would keep it from fusing.
-        tokens = tf.size(x) // channels
-        y = tf.reshape(x, [1, tokens, channels, 1])
-        y, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=y,
-            scale=tf.fill([tokens], 1.0),
-            offset=tf.fill([tokens], 0.0),
-            mean=tf.zeros([0]),
-            variance=tf.zeros([0]),
-            epsilon=self.epsilon,
-            data_format="NCHW",
-            is_training=True,
-        )
-        y = tf.reshape(y, tf.shape(x))
-        return y * self.gamma.value + self.beta.value
+        in_sums = x.dtype == tf.float32 and self.epsilon > 0
+        form = _in_sums if in_sums else _as_batch
+        return form(x, self.gamma, self.beta, self.epsilon)
+
+
+# Of the kernel that TensorFlow makes of sums: what `_MklLayerNorm` has by default.
+_KERNEL_EPSILON = 1e-3
+
+
+def _in_sums(x, gamma, beta, epsilon):
+    with tf.init_scope():
+        gamma, beta = gamma.numpy(), beta.numpy()
+    # var(s x) + s^2 e = s^2 (var(x) + e)
+    x *= (_KERNEL_EPSILON / epsilon) ** 0.5
+    axis = [x.shape.rank - 1]  # not -1: TensorFlow looks
+    mean = tf.reduce_mean(x, axis, keepdims=True)
+    variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axis, keepdims=True)
+    scale = tf.math.rsqrt(variance + _KERNEL_EPSILON) * gamma
+    return x * scale + (beta - mean * scale)
+
+
+def _as_batch(x, gamma, beta, epsilon):
+    channels = x.shape[-1]
+    # Of `x`: an op that looked at the reshaped tensor would keep it from fusing.
+    tokens = tf.size(x) // channels
+    # One "image" with a channel for each token.
+    y = tf.reshape(x, [1, tokens, channels, 1])
+    y, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=y,
+        scale=tf.fill([tokens], 1.0),
+        offset=tf.fill([tokens], 0.0),
+        mean=tf.zeros([0]),
+        variance=tf.zeros([0]),
+        epsilon=epsilon,
+        data_format="NCHW",
+        is_training=True,
+    )
+    y = tf.reshape(y, tf.shape(x))
+    return y * gamma.value + beta.value
 
 
 class WidenedChannelMixing(ChannelMixing):
