@@ -8,7 +8,7 @@ import socket
 import pytest
 import uvicorn
 
-from keras_mixer.serving.server import connections
+from keras_mixer.serving.server import connections, rest
 
 LARGE = b"x" * 50_000_000
 
@@ -24,13 +24,14 @@ async def app(scope, receive, send):
 
 
 @contextlib.asynccontextmanager
-async def connected(patience_seconds):
+async def connected(patience_seconds, app=app, grace_seconds=None):
     """Start a server; yield it, and the streams of a client."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
         http=connections.ImpatientProtocol,
         timeout_keep_alive=patience_seconds,
+        timeout_graceful_shutdown=grace_seconds,
         lifespan="off",
         log_level="error",
     )
@@ -120,3 +121,19 @@ def test_connection_gives_whole_answers_to_those_who_read():
 def test_connection_does_not_wait_for_who_does_not_read():
     """By itself uvicorn would, for ever."""
     assert len(ask(REQUEST + b"abcd", reads=False)) < len(LARGE)
+
+
+def test_request_that_outlasts_the_servers_grace_is_told_to_come_again():
+    api = rest.RestApi(None, max_bytes=9, timeout_seconds=30)
+
+    async def answer():
+        async with connected(30, api.app, grace_seconds=0.2) as (server, reader, writer):
+            writer.write(REQUEST.replace(b"/ ", b"/v1/models/mixer:predict ") + b"abc")
+            while not server.server_state.tasks:
+                await asyncio.sleep(0.01)
+            server.should_exit = True
+            return await reader.read(-1)
+
+    head, _, body = asyncio.run(asyncio.wait_for(answer(), 60)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert json.loads(body)["error"].startswith("The server ends.")

@@ -56,6 +56,14 @@ class RestApi:
         return facts | {"max_body_bytes": self._max_bytes}
 
     async def _v1(self, request):
+        try:
+            return await self._answer(request)
+        except asyncio.CancelledError:
+            # By uvicorn, when the server has waited long enough to end.
+            sentence = "The server ends. Ask another one, or ask later."
+            raise ServingError(sentence, Code.UNAVAILABLE) from None
+
+    async def _answer(self, request):
         # First of all, also when the path is wrong: a client hears the answer only when
         # it has sent its body.
         body = await self._body(request)
