@@ -127,7 +127,7 @@ def test_request_that_outlasts_the_servers_grace_is_told_to_come_again():
     api = rest.RestApi(None, max_bytes=9, timeout_seconds=30)
 
     async def answer():
-        async with connected(30, api.app, grace_seconds=0.2) as (server, reader, writer):
+        async with connected(30, api.app, 0.2) as (server, reader, writer):
             writer.write(REQUEST.replace(b"/ ", b"/v1/models/mixer:predict ") + b"abc")
             while not server.server_state.tasks:
                 await asyncio.sleep(0.01)
