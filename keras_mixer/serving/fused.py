@@ -36,14 +36,14 @@ class FusedLayerNormalization(layers.LayerNormalization):
     `_MklLayerNorm` (`FindMklLayerNorm` in its `remapper.cc`). Where oneDNN is off they
     are computed as they stand.
 
-    The one is for float32: Keras' own ops, with gamma and beta as constants, since
-    TensorFlow looks for these. (Where gamma is 1 throughout, as in a new model, it
-    leaves the product out, and then does not find the form.) TensorFlow 2.21 gives the
-    kernel an epsilon of 0.001, whichever the graph has. So that is what the graph has,
-    and the input is multiplied by what makes it the layer's.
+    The one is for float32: Keras' own ops, with gamma and beta as they are when it is
+    traced, since TensorFlow looks for constants. (Where gamma is 1 throughout, as in a
+    new model, it leaves the product out, and then does not find the form.) TensorFlow
+    2.21 gives the kernel an epsilon of 0.001, whichever the graph has. So that is what
+    the graph has, and the input is multiplied by what makes it the layer's.
 
     The other, a batch normalisation, is for bfloat16: its sums are in float32 also
-    where nothing is fused. There it takes several times as long as Keras' ops.
+    where nothing is fused. There it takes longer than Keras' ops.
     """
 
     def call(self, x):
