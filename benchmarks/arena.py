@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import statistics
 import subprocess
 import sys
 import time
@@ -65,11 +66,11 @@ class Scale:
     model: str = "MlpMixerB16"
     images: int = 32
     rounds: dict = dataclasses.field(
-        default_factory=lambda: {1: (6, 10), 8: (4, 2), 32: (3, 1)}
+        default_factory=lambda: {1: (12, 5), 8: (10, 2), 32: (5, 1)}
     )
     file_rounds: int = 5
     training_batch: int = 8
-    training_rounds: int = 4
+    training_rounds: int = 6
     crops: int = 500
     ported_model: str = "MlpMixerL16"
     process_rounds: int = 5
@@ -187,11 +188,42 @@ class Arena:
         return contender.Contender(name, command, log, **{**chosen, **settings})
 
 
+class ProductLimit:
+    """The model's largest product alone, at whichever library is fastest: a contender.
+
+    It is asked in the same rounds as the others, since the machine's speed moves. Its
+    seconds for a batch are those of the product at eight images, over what that product
+    is of the batch's arithmetic.
+
+    Args:
+        contenders: Those that have `product`.
+        sizes: Dict of the model's sizes.
+    """
+
+    name = "product limit"
+
+    def __init__(self, contenders, sizes):
+        self._contenders = contenders
+        rows = 8 * (sizes["image_size"] // sizes["patch_size"]) ** 2
+        inner, columns = sizes["hidden_dim"], sizes["channels_mlp_dim"]
+        self._shape = {"rows": rows, "inner": inner, "columns": columns}
+        self._images = 2 * rows * inner * columns / flop_of_image(sizes)
+
+    def ask(self, method, batch, repeats, warm_up):
+        """Return the seconds of a batch, in as many calls as take a turn's time."""
+        assert method == "infer"
+        asked = [
+            one.ask("product", repeats=9, **self._shape) for one in self._contenders
+        ]
+        best = min(asked, key=statistics.median)
+        return [seconds * batch / self._images for seconds in best]
+
+
 def alternate(contenders, rounds, method, **arguments):
     """Ask contenders in turn.
 
     Returns:
-        A dict from each one's name to the seconds of its calls.
+        A dict from each one's name to the seconds of its calls, a list for each round.
     """
     seconds = {one.name: [] for one in contenders}
     for number in range(rounds):
@@ -199,7 +231,7 @@ def alternate(contenders, rounds, method, **arguments):
         start = number % len(contenders)
         for one in contenders[start:] + contenders[:start]:
             time.sleep(PAUSE_SECONDS)
-            seconds[one.name] += one.ask(method, **arguments)
+            seconds[one.name].append(one.ask(method, **arguments))
     return seconds
 
 
@@ -207,7 +239,7 @@ def infer_in_turns(contenders, batch, rounds, repeats):
     """Ask for answers in turn, when each has compiled, packed and cached what it does.
 
     Returns:
-        A dict from each one's name to the seconds of its calls.
+        What `alternate` returns.
     """
     for one in contenders:
         one.ask("infer", batch=batch, repeats=0, warm_up=2)
@@ -216,10 +248,18 @@ def infer_in_turns(contenders, batch, rounds, repeats):
     return alternate(contenders, rounds, "infer", batch=batch, **timing)
 
 
-def spread(seconds, images):
-    """Images per second: the median, and the quartiles around it."""
-    low, middle, high = np.percentile([images / s for s in seconds], [25, 50, 75])
-    return {"median": middle, "low": low, "high": high, "calls": len(seconds)}
+def spread(rounds, images):
+    """Images per second: the median, the quartiles around it, that of each round.
+
+    Args:
+        rounds: Seconds of the calls of each round, a list of lists.
+        images: Images in a call.
+    """
+    calls = images / np.concatenate(rounds)
+    low, middle, high = np.percentile(calls, [25, 50, 75])
+    medians = [images / statistics.median(seconds) for seconds in rounds]
+    quartiles = {"median": middle, "low": low, "high": high}
+    return {**quartiles, "calls": len(calls), "rounds": medians}
 
 
 def is_measured(precision):

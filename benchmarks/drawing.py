@@ -73,7 +73,8 @@ def _draw_panels(axes, panels, colours):
 
 def _bars(sections, kind, precision):
     rows = sections.get(kind, {"rows": []})["rows"]
-    return [row for row in rows if row["precision"] == precision and "batch" in row]
+    rows = [row for row in rows if row["precision"] == precision and "batch" in row]
+    return [row for row in rows if row["contender"] != "product limit"]
 
 
 def _draw_growth(output_dir):

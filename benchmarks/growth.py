@@ -75,7 +75,7 @@ def growth(arena):
             timing = {"repeats": repeats, "warm_up": 2}
             seconds = ours.ask("infer", batch=batch, **timing)
             found[given, batch] = {
-                "images_per_second": spread(seconds, batch),
+                "images_per_second": spread([seconds], batch),
                 "gflop_per_image": flop_of_image(written) / 1e9,
                 "peak_bytes": ours.ask("peak_bytes"),
             }

@@ -8,6 +8,7 @@ kept.
 import json
 import pathlib
 import platform
+import statistics
 
 import contender
 
@@ -84,8 +85,19 @@ def _speed(spread):
     return f"{spread['median']:.2f} ({spread['low']:.2f} to {spread['high']:.2f})"
 
 
+def _quotient(ours, theirs):
+    """How much faster ours was: the median over the rounds, in each of which they met.
+
+    Figures from before 2026-11-30 have no rounds: the quotient of the medians.
+    """
+    if "rounds" not in ours:
+        return ours["median"] / theirs["median"]
+    pairs = zip(ours["rounds"], theirs["rounds"], strict=True)
+    return statistics.median(one / other for one, other in pairs)
+
+
 def _ratio(ours, theirs):
-    return f"{ours['median'] / theirs['median']:.2f}"
+    return f"{_quotient(ours, theirs):.2f}"
 
 
 def _inference(rows):
@@ -99,37 +111,25 @@ def _inference(rows):
         elif "logit_difference" in row:
             differences[key] = row["logit_difference"]
     for row in rows:
-        if "gflop_per_second" in row:
-            limit = row
-        elif "batch" in row:
+        if "batch" in row:
             key = row["precision"], row["contender"]
             speed = row["images_per_second"]
             if row["contender"] == "ours":
                 ours[row["precision"], row["batch"]] = speed
+            name = row["contender"]
+            if "gflop_per_image" in row:
+                rate = speed["median"] * row["gflop_per_image"]
+                name = f"{name}, {rate:.0f} GFLOP/s"
             cells.append(
                 [
-                    row["precision"],
-                    str(row["batch"]),
-                    row["contender"],
-                    _speed(speed),
+                    *(row["precision"], str(row["batch"]), name, _speed(speed)),
                     _ratio(ours[row["precision"], row["batch"]], speed),
                     f"{row['p50_ms']:.0f}" if "p50_ms" in row else "",
                     f"{row['p99_ms']:.0f}" if "p99_ms" in row else "",
-                    f"{peaks[key] / 1e6:.0f}",
-                    f"{differences[key]:.1e}",
+                    f"{peaks[key] / 1e6:.0f}" if key in peaks else "",
+                    f"{differences[key]:.1e}" if key in differences else "",
                 ]
             )
-    batches = sorted({size for _, size in ours})
-    batch = batches[len(batches) // 2]
-    share = {"median": limit["images_per_second"]}
-    name = f"product limit, {limit['gflop_per_second']:.0f} GFLOP/s"
-    cells.append(
-        [
-            *("float32", str(batch), name, f"{limit['images_per_second']:.2f}"),
-            _ratio(ours["float32", batch], share),
-            *[""] * 4,
-        ]
-    )
     return header, cells
 
 
@@ -143,20 +143,17 @@ def _runtimes(rows):
             key: row[key] for key in ("bytes", "logit_difference", "top1") & row.keys()
         }
     batches = sorted(next(iter(found.values()))["speeds"])
+    ours = [one["speeds"] for name, one in found.items() if name.startswith("ours: ")]
     best = {
-        batch: max(
-            one["speeds"][batch]["median"]
-            for name, one in found.items()
-            if name.startswith("ours: ")
-        )
+        batch: max((speeds[batch] for speeds in ours), key=lambda one: one["median"])
         for batch in batches
     }
     cells = []
     for name, one in found.items():
         cells.append([name])
         for batch in batches:
-            ratio = best[batch] / one["speeds"][batch]["median"]
-            cells[-1] += [_speed(one["speeds"][batch]), f"{ratio:.2f}"]
+            speed = one["speeds"][batch]
+            cells[-1] += [_speed(speed), _ratio(best[batch], speed)]
         cells[-1] += [
             f"{one['bytes'] / 1e6:.0f}" if "bytes" in one else "",
             f"{one['logit_difference']:.1e}",
@@ -174,7 +171,7 @@ def _files(rows):
         speed = row["images_per_second"]
         if row["signature"] == "images":
             alone[row["precision"]] = speed
-        share = speed["median"] / alone[row["precision"]]["median"]
+        share = _quotient(speed, alone[row["precision"]])
         cells.append(
             [
                 *(row["precision"], str(row["batch"]), row["signature"]),

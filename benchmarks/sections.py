@@ -24,6 +24,7 @@ from arena import (
     TOLERANCE,
     TRAINED,
     Arena,
+    ProductLimit,
     alternate,
     flop_of_image,
     infer_in_turns,
@@ -46,14 +47,19 @@ def inference(arena):
         }
         if precision == "float32":
             expected = answers["ours"]
-            rows.append(_product_limit(arena, contenders))
+            sizes = json.loads((arena.folder / "sizes.json").read_text())
+            able = [one for one in contenders if one.name in ("ours", "torch")]
+            limit = ProductLimit(able, sizes)
         rows += _differences(answers, expected, precision)
         for batch, (rounds, repeats) in scale.rounds.items():
-            seconds = infer_in_turns(contenders, batch, rounds, repeats)
+            asked = [*contenders, *([limit] if precision == "float32" else [])]
+            seconds = infer_in_turns(asked, batch, rounds, repeats)
             for name, values in seconds.items():
                 row = {"precision": precision, "batch": batch, "contender": name}
                 row |= {"images_per_second": spread(values, batch)}
-                if batch == 1:
+                if name == limit.name:
+                    row |= {"gflop_per_image": flop_of_image(sizes) / 1e9}
+                elif batch == 1:
                     p50, p99 = np.percentile(values, [50, 99]) * 1e3
                     row |= {"p50_ms": p50, "p99_ms": p99}
                 rows.append(row)
@@ -80,25 +86,6 @@ def _differences(answers, expected, precision):
             {"precision": precision, "contender": name, "logit_difference": difference}
         )
     return rows
-
-
-def _product_limit(arena, contenders):
-    """The model's largest product alone, at whichever library is fastest."""
-    sizes = json.loads((arena.folder / "sizes.json").read_text())
-    patches = (sizes["image_size"] // sizes["patch_size"]) ** 2
-    hidden, wide = sizes["hidden_dim"], sizes["channels_mlp_dim"]
-    shape = {"rows": 8 * patches, "inner": hidden, "columns": wide}
-    able = [one for one in contenders if one.name in ("ours", "torch")]
-    seconds = alternate(able, 3, "product", repeats=5, **shape)
-    best = min(statistics.median(values) for values in seconds.values())
-    rate = 2 * 8 * patches * hidden * wide / best
-    flop = flop_of_image(sizes)
-    return {
-        "precision": "float32",
-        "gflop_per_second": rate / 1e9,
-        "gflop_per_image": flop / 1e9,
-        "images_per_second": rate / flop,
-    }
 
 
 # What the section `runtimes` compares: programs and what they take after the folder.
@@ -207,8 +194,8 @@ def files(arena):
             alone = ours.ask("infer", **arguments)
             from_files = ours.ask("serve_files", **arguments)
             if number:  # The first ones warm up.
-                seconds["images"] += alone
-                seconds["serving_default"] += from_files
+                seconds["images"].append(alone)
+                seconds["serving_default"].append(from_files)
         ours.close()
         for signature, values in seconds.items():
             row = {"precision": precision, "batch": batch, "signature": signature}
@@ -384,7 +371,7 @@ def _bulk_speed(arena, model, precision, step, rounds):
             stop = start + (step if number >= 0 else 40)
             taken = one.ask(method, start=start, stop=stop, **extra)
             if number >= 0:
-                seconds[name] += taken
+                seconds[name].append(taken)
     for one in (ours, peer):
         if one is not None:
             one.close()
