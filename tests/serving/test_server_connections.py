@@ -5,10 +5,12 @@ import contextlib
 import json
 import socket
 
+import grpc
 import pytest
 import uvicorn
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from keras_mixer.serving.server import connections, rest
+from keras_mixer.serving.server import connections, rest, run
 
 LARGE = b"x" * 50_000_000
 
@@ -24,14 +26,13 @@ async def app(scope, receive, send):
 
 
 @contextlib.asynccontextmanager
-async def connected(patience_seconds, app=app, grace_seconds=None):
+async def connected(patience_seconds):
     """Start a server; yield it, and the streams of a client."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
         app,
         http=connections.ImpatientProtocol,
         timeout_keep_alive=patience_seconds,
-        timeout_graceful_shutdown=grace_seconds,
         lifespan="off",
         log_level="error",
     )
@@ -123,17 +124,92 @@ def test_connection_does_not_wait_for_who_does_not_read():
     assert len(ask(REQUEST + b"abcd", reads=False)) < len(LARGE)
 
 
+async def serve_to_the_end(app, grace_seconds, sent, when_under_way):
+    """Serve by REST and gRPC while one request is under way, until they have ended.
+
+    Args:
+        app: The ASGI application.
+        grace_seconds: How long requests may take once the end was asked for.
+        sent: Bytes of the request.
+        when_under_way: Coroutine function of the server and gRPC's address, which asks
+            for the end.
+
+    Returns:
+        The client's socket, whose answer has not been read.
+    """
+    grpc_server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(
+        health.aio.HealthServicer(), grpc_server
+    )
+    address = f"127.0.0.1:{grpc_server.add_insecure_port('127.0.0.1:0')}"
+    await grpc_server.start()
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app,
+        http=connections.ImpatientProtocol,
+        timeout_keep_alive=50,
+        timeout_graceful_shutdown=grace_seconds,
+        lifespan="off",
+        log_level="error",
+    )
+    server = run.BothServers(config, grpc_server)
+    client = socket.create_connection(listener.getsockname())
+    client.sendall(sent)
+
+    async def watch():
+        while not server.server_state.tasks:
+            await asyncio.sleep(0.01)
+        await when_under_way(server, address)
+
+    watching = asyncio.create_task(watch())
+    await server.serve([listener])
+    await watching
+    return client
+
+
+def answer_of(client):
+    with client, client.makefile("rb") as file:
+        head, _, body = file.read().partition(b"\r\n\r\n")
+    return head, body
+
+
 def test_request_that_outlasts_the_servers_grace_is_told_to_come_again():
     api = rest.RestApi(None, max_bytes=9, timeout_seconds=30)
+    sent = REQUEST.replace(b"/ ", b"/v1/models/mixer:predict ") + b"abc"
 
-    async def answer():
-        async with connected(30, api.app, 0.2) as (server, reader, writer):
-            writer.write(REQUEST.replace(b"/ ", b"/v1/models/mixer:predict ") + b"abc")
-            while not server.server_state.tasks:
-                await asyncio.sleep(0.01)
-            server.should_exit = True
-            return await reader.read(-1)
+    async def end(server, address):
+        server.should_exit = True
 
-    head, _, body = asyncio.run(asyncio.wait_for(answer(), 60)).partition(b"\r\n\r\n")
+    # The loop is closed before the answer is looked at, as when the process ends.
+    head, body = answer_of(asyncio.run(serve_to_the_end(api.app, 0.2, sent, end)))
     assert head.startswith(b"HTTP/1.1 503 ")
     assert json.loads(body)["error"].startswith("The server ends.")
+
+
+def test_rest_and_grpc_end_side_by_side():
+    """One after the other they could take twice as long as whoever ends them waits."""
+
+    async def serve():
+        is_refused = asyncio.Event()
+
+        async def late(scope, receive, send):
+            await is_refused.wait()
+            await app(scope, receive, send)
+
+        async def end(server, address):
+            async with grpc.aio.insecure_channel(address) as channel:
+                check = health_pb2_grpc.HealthStub(channel).Check
+                await check(health_pb2.HealthCheckRequest())
+                server.should_exit = True
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    while True:
+                        await check(health_pb2.HealthCheckRequest())
+                        await asyncio.sleep(0.01)
+                assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+            is_refused.set()
+
+        return await asyncio.wait_for(serve_to_the_end(late, 50, SHORT, end), 60)
+
+    head, body = answer_of(asyncio.run(serve()))
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"short" in body

@@ -10,8 +10,29 @@ import uvicorn
 
 from keras_mixer.serving.server import connections, grpc_api, models, rest
 
-# How long the requests under way may take to finish after SIGTERM.
-_GRACE_SECONDS = 30
+# How long the requests under way may take to finish after SIGTERM. Kubernetes kills who
+# is still there after 30 s (terminationGracePeriodSeconds).
+_GRACE_SECONDS = 25
+# And then, who has not been answered to be told so.
+_FAREWELL_SECONDS = 2
+
+
+class BothServers(uvicorn.Server):
+    """Ends REST and gRPC side by side, so that both have the same grace."""
+
+    def __init__(self, config, grpc_server):
+        super().__init__(config)
+        self._grpc_server = grpc_server
+
+    async def shutdown(self, sockets=None):
+        grace = self.config.timeout_graceful_shutdown
+        stopping = asyncio.create_task(self._grpc_server.stop(grace))
+        await super().shutdown(sockets)
+        # uvicorn has cancelled those whose time is over, and does not wait for what
+        # they say to that.
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_FAREWELL_SECONDS)
+        await stopping
 
 
 async def serve(base_path, flags):
@@ -46,6 +67,5 @@ async def serve(base_path, flags):
     # uvicorn raises the signal that has ended it again; there is more to end, however.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
-    await uvicorn.Server(config).serve([listener])
+    await BothServers(config, grpc_server).serve([listener])
     watching.cancel()
-    await grpc_server.stop(_GRACE_SECONDS)
