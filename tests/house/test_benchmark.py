@@ -88,6 +88,43 @@ def test_benchmark_refuses_unknown_sections(tmp_path):
     assert "--only takes inference, runtimes, files, profile" in finished.stderr
 
 
+# The machine is twice as slow in the second round: no more than that moves the ratio.
+ROUNDS = """
+import arena, report
+ours = arena.spread([[1.0, 1.0], [4.0, 4.0], [2.0]], 8)
+theirs = arena.spread([[2.0, 2.0], [8.0, 8.0], [2.0]], 8)
+rows = [{"batch": 8, "contender": "ours, oneDNN", "images_per_second": ours}]
+rows.append({"batch": 8, "contender": "theirs", "images_per_second": theirs})
+print(report.table("settings", {"date": "today", "rows": rows}))
+
+class Product:
+    def __init__(self, *seconds):
+        self.seconds = seconds
+    def ask(self, method, rows, inner, columns, repeats):
+        assert (method, rows, inner, columns) == ("product", 8 * 16, 10, 40)
+        return self.seconds
+
+sizes = {"image_size": 32, "patch_size": 8, "hidden_dim": 10, "num_blocks": 2}
+sizes |= {"channels_mlp_dim": 40, "tokens_mlp_dim": 20, "classes": 5}
+limit = arena.ProductLimit([Product(1.0, 3.0, 5.0), Product(2.0, 2.0, 2.0)], sizes)
+print(limit.ask("infer", batch=4, repeats=1, warm_up=0), arena.flop_of_image(sizes))
+"""
+
+
+def test_a_ratio_is_taken_within_each_round():
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
+    command = [sys.executable, "-c", ROUNDS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    row = r"\| 8 +\| theirs +\| 4\.00 \(1\.00 to 4\.00\) +\| 2\.00 +\|"
+    assert re.search(row, done.stdout), done
+    # Half of the product's images, so many times its arithmetic; the faster library's.
+    flop = 2 * (2 * 16 * 10 * (40 + 20) * 2 + 16 * 10 * 192 + 50)
+    seconds = 2 * (4 * flop) / (2 * 8 * 16 * 10 * 40)
+    found, told = done.stdout.splitlines()[-1].rsplit(maxsplit=1)
+    assert float(told) == flop
+    assert json.loads(found) == pytest.approx([seconds] * 3)
+
+
 # In a process of its own: its flags have names that the commands' have, too. What the
 # head is given is compared, since the scores of random norms are often 0 and 1.
 FOLDS = """
