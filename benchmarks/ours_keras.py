@@ -24,7 +24,7 @@ from keras_mixer import data, export_model, weights
 from keras_mixer.images import preprocess
 from keras_mixer.models import mixer
 from keras_mixer.serving import export
-from keras_mixer.training import devices, optimizers, recipes
+from keras_mixer.training import TrainConfig, devices, optimizers
 
 tf.config.threading.set_intra_op_parallelism_threads(contender.THREADS)
 tf.config.threading.set_inter_op_parallelism_threads(contender.THREADS)
@@ -119,7 +119,7 @@ class Keras:
         devices.set_precision(self.precision)
         built = getattr(keras_mixer, model)(classifier_activation=None)
         built.load_weights(self.folder / "mixer.weights.h5")
-        config = recipes.TrainConfig(
+        config = TrainConfig(
             model=model, batch_size=batch, precision=self.precision, **settings
         )
         fitted, _, _ = optimizers.make_trainer(

@@ -30,6 +30,7 @@ _WITHOUT_KERAS: tuple[list[str], ...] = (
     ["weights"],
     ["help"],
     ["--version"],
+    ["completion"],
 )
 _NEEDS_KERAS = program_name() != "load_test.py" and not (
     _IS_OURS and (sys.argv[1:2] in _WITHOUT_KERAS or {"-h", "--help"} & {*sys.argv[1:]})

@@ -1,4 +1,4 @@
-"""What is known before Keras is there: what is published, the processor, imports."""
+"""What is known before Keras is there: what is published, recipes, the processor."""
 
 from keras_mixer.catalog.checks import (
     check_choice,
@@ -32,19 +32,38 @@ from keras_mixer.catalog.processor import (
     settings_in_use,
     use_fastest_settings,
 )
+from keras_mixer.catalog.recipes import (
+    PAPER_TRANSFER,
+    PRECISIONS,
+    RECIPES,
+    STRATEGIES,
+    Augmentation,
+    TrainConfig,
+    default_recipe,
+)
+from keras_mixer.catalog.variants import VARIANTS, Variant
 
 __all__ = [
     "CLASS_LISTS",
     "ENTRIES",
     "HALF",
     "MIIL",
+    "PAPER_TRANSFER",
+    "PRECISIONS",
+    "RECIPES",
+    "STRATEGIES",
     "TAGS",
+    "VARIANTS",
+    "Augmentation",
     "ImageTransform",
+    "TrainConfig",
+    "Variant",
     "WeightsEntry",
     "check_choice",
     "check_positive",
     "check_range",
     "cpu_features",
+    "default_recipe",
     "fastest_settings",
     "hook_tensorflow",
     "import_keras",

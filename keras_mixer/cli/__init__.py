@@ -1,5 +1,6 @@
 """The `keras-mixer` program: one absl program a verb."""
 
+import contextlib
 import gc
 import importlib
 import os
@@ -50,17 +51,13 @@ def _main(arguments):
     if verb not in VERBS:
         _fail(f"The verb must be one of {', '.join(VERBS)}. Received: {verb!r}.")
     try:
-        with quick_imports():
+        with lasting_imports():
             program = importlib.import_module(f"keras_mixer.cli.{verb}")
     except (ValueError, ImportError) as error:
         _fail(error)
     if {"-h", "--help"} & set(arguments[1:]):
         print(_help.of_verb(verb, program))
         return
-
-    if is_our_program():
-        # What is imported stays to the end, and then needs no search either.
-        gc.freeze()
 
     def run(argv):
         if not flags.FLAGS["verbosity"].present:
@@ -84,6 +81,18 @@ def _main(arguments):
             _fail(error)
 
     app.run(run, argv=[f"keras-mixer {verb}", *arguments[1:]], flags_parser=parse)
+
+
+@contextlib.contextmanager
+def lasting_imports():
+    """Import in the block, quickly, what stays to the end of the process.
+
+    Then it needs no search for garbage either, later on and at the end.
+    """
+    with quick_imports():
+        yield
+    if is_our_program():
+        gc.freeze()
 
 
 def _underscored(argument):

@@ -23,15 +23,21 @@ import sys
 
 from absl import flags
 
-from keras_mixer import data, training
+from keras_mixer import cli
+from keras_mixer.catalog import (
+    RECIPES,
+    VARIANTS,
+    Augmentation,
+    TrainConfig,
+    default_recipe,
+)
 from keras_mixer.cli import _flags
-from keras_mixer.models import VARIANTS
 
 ARGUMENTS = ""
 RECIPE = flags.DEFINE_enum(
     "recipe",
     None,
-    sorted(training.RECIPES),
+    sorted(RECIPES),
     "What the settings start from. Without it: digits for that data set, finetune "
     "from trained weights, scratch otherwise.",
 )
@@ -49,7 +55,7 @@ PREVIEW = flags.DEFINE_string(
 def _help(field):
     """Say what a setting is, and what it is by default and in the recipes."""
     said = [f"{field.metadata['help']} Default: {field.default}"]
-    for name, recipe in training.RECIPES.items():
+    for name, recipe in RECIPES.items():
         value = getattr(recipe, field.name)
         if value != field.default:
             said.append(f"{name}: {value}")
@@ -58,8 +64,8 @@ def _help(field):
 
 # The model and the data before the augmentation.
 _SETTINGS = sorted(
-    dataclasses.fields(training.TrainConfig),
-    key=lambda field: hasattr(data.Augmentation, field.name),
+    dataclasses.fields(TrainConfig),
+    key=lambda field: hasattr(Augmentation, field.name),
 )
 given_settings = _flags.define_settings(_SETTINGS, _help)
 
@@ -78,6 +84,9 @@ def main(argv):
         raise ValueError(
             "The run needs a folder: --output_dir=runs/NAME. Received: none."
         )
+    with cli.lasting_imports():
+        from keras_mixer import training
+
     try:
         done = training.train(config, OUTPUT_DIR.value)
     except training.Preempted as preempted:
@@ -105,11 +114,9 @@ def _config():
                 f"both: --recipe={RECIPE.value}, --config={CONFIG.value}."
             )
         text = pathlib.Path(CONFIG.value).read_text(encoding="utf-8")
-        return training.TrainConfig.from_json(text, **settings)
-    name = RECIPE.value or training.default_recipe(
-        settings.get("dataset"), starts_trained
-    )
-    recipe = training.RECIPES[name]
+        return TrainConfig.from_json(text, **settings)
+    name = RECIPE.value or default_recipe(settings.get("dataset"), starts_trained)
+    recipe = RECIPES[name]
     if "dataset" not in settings and name != "digits" and recipe.dataset == "digits":
         raise ValueError(
             f"The recipe {name} needs a data set, as --dataset=folder:PATH. "
@@ -119,7 +126,7 @@ def _config():
 
 
 def _write_preview(config, path):
-    from keras_mixer import visualize
+    from keras_mixer import training, visualize
 
     images, labels, class_names = training.preview(config, count=32)
     captions = [

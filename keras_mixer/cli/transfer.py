@@ -27,42 +27,43 @@ import sys
 
 from absl import flags
 
-from keras_mixer import training
+from keras_mixer import cli
+from keras_mixer.catalog import PAPER_TRANSFER, RECIPES, TrainConfig
 from keras_mixer.cli import _flags
-from keras_mixer.training import transfer
 
 ARGUMENTS = "MODEL"
 WEIGHTS = _flags.define_weights()
 OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder of the runs.")
 DATASETS = flags.DEFINE_list(
     "datasets",
-    list(transfer.DATASETS),
+    list(PAPER_TRANSFER.datasets),
     "Names of TensorFlow Datasets; digits and folder:PATH are taken, too.",
 )
 IMAGE_SIZES = flags.DEFINE_list(
-    "image_sizes", list(map(str, transfer.IMAGE_SIZES)), "Sides of the input in pixels."
+    "image_sizes",
+    list(map(str, PAPER_TRANSFER.image_sizes)),
+    "Sides of the input in pixels.",
 )
 LEARNING_RATES = flags.DEFINE_list(
     "learning_rates",
-    list(map(str, transfer.LEARNING_RATES)),
+    list(map(str, PAPER_TRANSFER.learning_rates)),
     "The rates to choose from.",
 )
 SEEDS = flags.DEFINE_integer(
-    "seeds", transfer.SEEDS, "How often to train on all examples.", 1
+    "seeds", PAPER_TRANSFER.seeds, "How often to train on all examples.", 1
 )
 STEPS = flags.DEFINE_integer(
     "steps", None, "Steps of every run. Without it: by the number of examples.", 1
 )
 JSON = _flags.define_json()
+_RECIPE = RECIPES[PAPER_TRANSFER.recipe]
 _SETTINGS = (
     *("data_dir", "batch_size", "accumulation_steps", "precision", "strategy"),
     *("jit_compile", "checkpoint_minutes"),
 )
 given_settings = _flags.define_settings(
-    [f for f in dataclasses.fields(training.TrainConfig) if f.name in _SETTINGS],
-    lambda field: (
-        f"{field.metadata['help']} Default: {getattr(transfer.RECIPE, field.name)}."
-    ),
+    [f for f in dataclasses.fields(TrainConfig) if f.name in _SETTINGS],
+    lambda field: f"{field.metadata['help']} Default: {getattr(_RECIPE, field.name)}.",
 )
 
 
@@ -74,6 +75,10 @@ def main(argv):
             f"--weights=TAG --output_dir=runs/NAME. Received: {argv[1:]}, "
             f"--output_dir={OUTPUT_DIR.value}."
         )
+    with cli.lasting_imports():
+        from keras_mixer import training
+        from keras_mixer.training import transfer
+
     model = argv[1]
     settings = given_settings()
     if STEPS.value:
@@ -116,6 +121,8 @@ def main(argv):
 
 def _table(name, found, published):
     """Yield the lines of a Markdown table."""
+    from keras_mixer.training import transfer
+
     columns = list(dict.fromkeys(t.dataset for t in found))
     yield f"| {name} | image | {' | '.join(columns)} | {transfer.AVERAGE} |"
     yield f"|---|{'---:|' * (2 + len(columns))}"

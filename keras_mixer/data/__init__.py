@@ -1,8 +1,6 @@
 """Labelled data sets as batches for training; collections of images to label."""
 
-from keras_mixer.data.augmentation import (
-    Augmentation,
-)
+from keras_mixer.catalog import Augmentation
 from keras_mixer.data.batches import (
     errors_in_words,
     evaluation_batches,

@@ -7,73 +7,13 @@ not repeat it. `_drawing_from` makes the same layers draw from a seed instead.
 """
 
 import contextlib
-import dataclasses
 import threading
 import types
 
 import keras
 import tensorflow as tf
 
-from keras_mixer.catalog import check_range, quick_imports
-
-
-def _field(default, help):
-    return dataclasses.field(default=default, metadata={"help": help})
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """What training does to images and labels; the defaults do nothing."""
-
-    crop_scale: float = _field(
-        1.0,
-        "Smallest share of an image's area that a random (inception) crop keeps, in "
-        "(0, 1]. At 1 there is no random crop: training sees the evaluation crop.",
-    )
-    crop_stretch: float = _field(
-        4 / 3,
-        "Largest width over height of a random crop, and height over width; >= 1.",
-    )
-    flip: bool = _field(False, "Mirror half of the images left to right.")
-    shift: float = _field(
-        0.0, "Largest random shift along each axis, as a share of the side, in [0, 1)."
-    )
-    rotation: float = _field(0.0, "Largest random rotation, in degrees, in [0, 180].")
-    rand_augment_layers: int = _field(
-        0, "RandAugment: how many random operations an image goes through; 0 is none."
-    )
-    rand_augment_magnitude: float = _field(
-        15.0, "RandAugment: strength of the operations on the paper's scale, [0, 30]."
-    )
-    mixup: float = _field(
-        0.0, "Mixup: both parameters of the Beta distribution of the shares; 0 is none."
-    )
-    cutmix: float = _field(
-        0.0,
-        "CutMix: both parameters of the Beta distribution of the areas; 0 is none. "
-        "With mixup as well, each batch gets one or the other.",
-    )
-    mix_probability: float = _field(
-        1.0, "Share of the batches that mixup or CutMix is applied to, in [0, 1]."
-    )
-    label_smoothing: float = _field(
-        0.0, "Share of each label spread evenly over all classes, in [0, 1)."
-    )
-
-    def __post_init__(self):
-        for name, low, high in [
-            ("crop_scale", 1e-6, 1),
-            ("crop_stretch", 1, 100),
-            ("shift", 0, 0.999999),
-            ("rotation", 0, 180),
-            ("rand_augment_layers", 0, 100),
-            ("rand_augment_magnitude", 0, 30),
-            ("mixup", 0, 100),
-            ("cutmix", 0, 100),
-            ("mix_probability", 0, 1),
-            ("label_smoothing", 0, 0.999999),
-        ]:
-            check_range(name, getattr(self, name), low, high)
+from keras_mixer.catalog import quick_imports
 
 
 def crop_window(config, height, width, seed):

@@ -1,9 +1,9 @@
 """The layers of MLP-Mixer, the named models, and porting files to new ones."""
 
+from keras_mixer.catalog import VARIANTS, Variant
 from keras_mixer.models.features import features
 from keras_mixer.models.layers import ChannelMixing, StochasticDepth, TokenMixing
 from keras_mixer.models.mixer import (
-    VARIANTS,
     MlpMixer,
     MlpMixerB16,
     MlpMixerB32,
@@ -14,7 +14,6 @@ from keras_mixer.models.mixer import (
     MlpMixerS8,
     MlpMixerS16,
     MlpMixerS32,
-    Variant,
     build,
     variant_name,
 )

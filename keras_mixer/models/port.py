@@ -4,8 +4,8 @@ import os
 
 import keras
 
-from keras_mixer.catalog import check_choice
-from keras_mixer.models.mixer import VARIANTS, build, variant_name
+from keras_mixer.catalog import VARIANTS, check_choice
+from keras_mixer.models.mixer import build, variant_name
 from keras_mixer.weights import (
     Report,
     check_fit,

@@ -1,5 +1,6 @@
 """Training and evaluation of models, on one device or many."""
 
+from keras_mixer.catalog import RECIPES, TrainConfig, default_recipe
 from keras_mixer.training.evaluation import Evaluation, Example, evaluate
 from keras_mixer.training.fit import Preempted
 from keras_mixer.training.probe import (
@@ -8,7 +9,6 @@ from keras_mixer.training.probe import (
     knn,
     linear,
 )
-from keras_mixer.training.recipes import RECIPES, TrainConfig, default_recipe
 from keras_mixer.training.run import Training, preview, train
 from keras_mixer.training.split_features import split_features
 from keras_mixer.training.suites import Score, imagenet_suite

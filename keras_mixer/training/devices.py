@@ -15,10 +15,8 @@ import keras
 import tensorflow as tf
 from tensorflow.python.client import device_lib
 
-from keras_mixer.catalog import check_choice, cpu_features
+from keras_mixer.catalog import PRECISIONS, STRATEGIES, check_choice, cpu_features
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-STRATEGIES = ("auto", "single", "mirrored", "multi_worker", "tpu")
 # Where Linux says how much memory a container may use.
 _MEMORY_LIMITS = (
     "/sys/fs/cgroup/memory.max",

@@ -17,11 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from keras_mixer import data
+from keras_mixer.catalog import TrainConfig
 from keras_mixer.training import devices
 from keras_mixer.training.evaluation import Evaluation, evaluate
 from keras_mixer.training.fit import Run, write_text
 from keras_mixer.training.optimizers import build_model
-from keras_mixer.training.recipes import TrainConfig
 from keras_mixer.training.start import (
     START,
     check_mixer,

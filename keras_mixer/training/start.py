@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_mixer import images, models
-from keras_mixer.training.recipes import TrainConfig
+from keras_mixer.catalog import TrainConfig
 from keras_mixer.weights import is_address, model_sizes, model_variables
 
 # The file in a run's folder that holds the model object that it began with.

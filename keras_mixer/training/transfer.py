@@ -14,18 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from keras_mixer import data
-from keras_mixer.catalog import check_positive
-from keras_mixer.training.recipes import RECIPES, TrainConfig
+from keras_mixer.catalog import PAPER_TRANSFER, RECIPES, TrainConfig, check_positive
 from keras_mixer.training.run import train
 from keras_mixer.training.start import continued
-
-# The paper's five, but for ImageNet, which has to be fetched by hand.
-DATASETS = ("cifar10", "cifar100", "oxford_iiit_pet", "oxford_flowers102")
-IMAGE_SIZES = (224, 448)
-# ViT's table 4, with 0.06 in the place of 0.001.
-LEARNING_RATES = (0.003, 0.01, 0.03, 0.06)
-SEEDS = 3
-RECIPE = RECIPES["paper_cifar10"]
 
 # ViT, B.1.1: what is held out to choose the rate; a tenth of the others.
 _HELD_OUT = {"cifar10": 0.02, "cifar100": 0.02, "imagenet2012": 0.01}
@@ -78,7 +69,7 @@ class Published:
     figures: dict[str, float]
 
 
-AVERAGE = "Avg. 5"  # over ImageNet and the four of `DATASETS`, in the paper's words
+AVERAGE = "Avg. 5"  # over ImageNet and the four others, in the paper's words
 _TABLE = "arXiv 2105.01601, table 3"
 _VIT_JAX = "vit_jax README"
 _FROM_IMAGENET = ("imagenet", "imagenet_google", "imagenet_timm")
@@ -137,7 +128,7 @@ def published_transfers(model: str, tag: str | None) -> list[Published]:
 def average_of_five(transfers: Sequence[Transfer], image_size: int) -> float | None:
     """The paper's average at a resolution; `None` unless all five are there."""
     found = {t.dataset: t.accuracy for t in transfers if t.image_size == image_size}
-    five = ("imagenet2012", *DATASETS)
+    five = ("imagenet2012", *PAPER_TRANSFER.datasets)
     if not all(name in found for name in five):
         return None
     return sum(found[name] for name in five) / len(five)
@@ -147,9 +138,9 @@ def transfer_all(
     datasets: Sequence[str],
     output_dir: str | pathlib.Path,
     *,
-    image_sizes: Sequence[int] = IMAGE_SIZES,
-    learning_rates: Sequence[float] = LEARNING_RATES,
-    seeds: int = SEEDS,
+    image_sizes: Sequence[int] = PAPER_TRANSFER.image_sizes,
+    learning_rates: Sequence[float] = PAPER_TRANSFER.learning_rates,
+    seeds: int = PAPER_TRANSFER.seeds,
     **settings: Any,
 ) -> Iterator[Transfer]:
     """Fine-tune on several data sets as the paper does.
@@ -192,7 +183,7 @@ def transfer_all(
             raise ValueError(
                 f"{name} must be one or more, each once. Received: {list(values)}."
             )
-    base = dataclasses.replace(RECIPE, **settings)
+    base = dataclasses.replace(RECIPES[PAPER_TRANSFER.recipe], **settings)
     if not base.weights:
         raise ValueError(
             "What is transferred is what weights know. Received: "

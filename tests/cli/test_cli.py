@@ -210,7 +210,9 @@ def test_the_program_as_a_process_says_its_version():
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--version", "--help", "weights", "predict --help", "serve -h"]
+    "arguments",
+    ["--version", "--help", "weights", "completion bash", "serve -h"]
+    + [f"{verb} --help" for verb in cli.VERBS],
 )
 def test_what_needs_no_model_does_not_wait_for_keras(arguments):
     argv = ["keras-mixer", *arguments.split()]

@@ -14,7 +14,7 @@ import yaml
 import keras_mixer
 from keras_mixer import visualize
 from keras_mixer.catalog import ImageTransform, WeightsEntry
-from keras_mixer.data.augmentation import Augmentation
+from keras_mixer.data import Augmentation
 from keras_mixer.training import Evaluation, Example, Training, preview
 
 ROOT_FILES = ["setup.py", "CITATION.cff", "CHANGELOG.md"]

@@ -35,13 +35,13 @@ MAY_IMPORT = {
 # Why a file has more than 300 lines.
 LONG = {
     "catalog/entries.py": "the table of what is published",
+    "catalog/recipes.py": "a table: every setting, explained, and every recipe",
     "images/headers.py": "a reader of each format, and what they share",
     "images/preprocess.py": "public functions with their documentation",
     "models/layers.py": "read beside the paper, in one go",
     "models/mixer.py": "the variants, their one signature, and its graph",
     "training/fit.py": "one run, from its checkpoint to its last step",
     "training/optimizers.py": "the steps of three optimizers",
-    "training/recipes.py": "a table: every setting, explained, and every recipe",
     "weights/formats/pdparams.py": "the machine that reads pickles, and runs none",
 }
 

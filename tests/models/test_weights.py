@@ -11,7 +11,7 @@ from test_porting import google_arrays
 
 import keras_mixer
 from keras_mixer import catalog, weights
-from keras_mixer.models import mixer
+from keras_mixer.models import Variant, mixer
 from keras_mixer.weights import cache, download, formats, names
 
 PUBLISHED = [entry for entry in catalog.list_weights() if entry.url]
@@ -49,7 +49,7 @@ def published_file(entry, folder, seed=0):
 def small(monkeypatch):
     """Stand-ins: every variant at a fraction of its width and depth."""
     for name, v in mixer.VARIANTS.items():
-        stand_in = mixer.Variant(10, 2, 5, 7, v.image_size // 4, v.image_size)
+        stand_in = Variant(10, 2, 5, 7, v.image_size // 4, v.image_size)
         monkeypatch.setitem(mixer.VARIANTS, name, stand_in)
 
 

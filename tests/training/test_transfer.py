@@ -15,7 +15,10 @@ import tiny_variant  # noqa: F401
 from program import keras_mixer_main
 
 from keras_mixer import models, training
+from keras_mixer.catalog import PAPER_TRANSFER
 from keras_mixer.training import transfer
+
+PAPER = training.RECIPES["paper_cifar10"]
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -138,7 +141,9 @@ def test_the_rate_is_chosen_by_the_last_validation(prepared, tmp_path):
     # Finished runs: the best epoch of the lowest rate is better than all others.
     for rate, last in [(0.001, 0.5), (0.1, 0.75), (1.0, 0.75)]:
         config = transfer._config_of(
-            "squares", dataclasses.replace(transfer.RECIPE, **settings), settings
+            "squares",
+            dataclasses.replace(PAPER, **settings),
+            settings,
         )
         config = dataclasses.replace(config, learning_rate=rate, image_size=16)
         run = tmp_path / f"squares/16/rate{rate:g}"
@@ -174,7 +179,7 @@ def test_the_papers_figures_stand_beside_ours():
     assert transfer.published_transfers("MlpMixerB16", "imagenet21k_miil") == []
     five = [
         training.Transfer(name, 224, {0.03: 1.0}, 0.03, (0.1 * number, 0.3 * number))
-        for number, name in enumerate(["imagenet2012", *transfer.DATASETS])
+        for number, name in enumerate(["imagenet2012", *PAPER_TRANSFER.datasets])
     ]
     assert transfer.average_of_five(five, 224) == pytest.approx(0.4)
     assert transfer.average_of_five(five[1:], 224) is None
