@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from keras_mixer.catalog import (
+    TrainConfig,
     hook_tensorflow,
     import_keras,
     is_our_program,
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
         predict_dataset,
         predict_files,
     )
-    from keras_mixer.training import TrainConfig, evaluate, train
+    from keras_mixer.training import evaluate, train
 
 # These need TensorFlow whatever the Keras backend: loaded at first use.
 _LAZY = {
@@ -85,7 +86,6 @@ _LAZY = {
     "predict_files": "serving",
     "train": "training",
     "evaluate": "training",
-    "TrainConfig": "training",
 }
 
 __all__ = [
