@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_mixer.data import augmentation
+from keras_mixer.data import Augmentation, augmentation
 from keras_mixer.data.augmentation import (
-    Augmentation,
     augment_image,
     crop_window,
     mix_batch,
