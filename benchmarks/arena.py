@@ -210,7 +210,7 @@ class ProductLimit:
         self._images = 2 * rows * inner * columns / flop_of_image(sizes)
 
     def ask(self, method, batch, repeats, warm_up):
-        """Return the seconds of a batch, in as many calls as take a turn's time."""
+        """Return the seconds of a batch by each of nine products, whatever is asked."""
         assert method == "infer"
         asked = [
             one.ask("product", repeats=9, **self._shape) for one in self._contenders
