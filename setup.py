@@ -54,7 +54,7 @@ NOTEBOOKS = [
     *SERVE,
     "ipykernel>=6.29,<8",
     "ipywidgets>=8.1,<9",
-    "nbclient>=0.10,<1",
+    "nbclient>=0.11,<1",
     "nbconvert>=7.16,<8",
     "nbformat>=5.10,<6",
     "scikit-image>=0.24,<1",
