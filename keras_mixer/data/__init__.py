@@ -4,6 +4,7 @@ from keras_mixer.catalog import Augmentation
 from keras_mixer.data.batches import (
     errors_in_words,
     evaluation_batches,
+    on_one_iterator,
     training_batches,
 )
 from keras_mixer.data.service import (
@@ -30,6 +31,7 @@ __all__ = [
     "errors_in_words",
     "evaluation_batches",
     "find_services",
+    "on_one_iterator",
     "open_prepared",
     "open_source",
     "open_split",

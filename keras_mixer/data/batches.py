@@ -187,6 +187,27 @@ def evaluation_batches(
     return _finish(batches)
 
 
+def on_one_iterator(batches):
+    """Make a pass over batches cheap to begin, for who goes through them many times.
+
+    For each new iterator TensorFlow builds and optimizes all ops anew, which for image
+    files takes longer than a few hundred of them. Keras makes two for a validation.
+
+    Args:
+        batches: A `tf.data.Dataset` that knows how many it has.
+
+    Returns:
+        A `tf.data.Dataset` of the same batches in the same order, of which only one
+        pass may be under way, and that to its end.
+    """
+    options = tf.data.Options()
+    # It would begin the next pass, and hold its batches until somebody wants them.
+    options.experimental_optimization.inject_prefetch = False
+    passes = iter(batches.repeat().with_options(options))
+    numbers = tf.data.Dataset.range(batches.cardinality())
+    return numbers.map(lambda number: next(passes)).with_options(batches.options())
+
+
 def _training_crop(config, transform, image, image_size, seed):
     if config.crop_scale == 1:
         return graph.evaluation_crop(image, image_size, transform)

@@ -164,7 +164,8 @@ class Run(keras.callbacks.Callback):
         val = self.source.splits.get("val")
         if val:
             val_steps = -(-val.size // self.config.batch_size)
-            val = self.where.distribute(data.evaluation_batches(val, **self.batching()))
+            val = data.evaluation_batches(val, **self.batching())
+            val = self.where.distribute(data.on_one_iterator(val))
         while self.step < self.total_steps and not self.ended:
             # Whole epochs together; what is left of one, after resuming or before
             # the last step, by itself.

@@ -1,5 +1,6 @@
 """Sources, splits, and the batches made of them."""
 
+import gc
 import io
 import itertools
 import math
@@ -596,6 +597,27 @@ def test_evaluation_crop_covers_a_model_that_is_not_square():
     # The filter reaches into the black beside the middle third.
     np.testing.assert_array_equal(crop[:, 1:-1], 255)
     assert crop.min() > 230
+
+
+def test_passes_on_one_iterator_are_the_same_and_begin_when_asked_for():
+    read = []
+
+    def note(number):
+        read.append(int(number))
+        return number
+
+    def prepare(number):
+        return tf.py_function(note, [number], tf.int64)
+
+    numbers = tf.data.Dataset.range(12).map(prepare, num_parallel_calls=2).batch(2)
+    numbers = batches.on_one_iterator(batches._finish(numbers))
+    assert numbers.cardinality() == 6
+    gc.collect()  # nothing but the data set holds the iterator
+    for count in range(1, 5):
+        values = [batch.numpy().tolist() for batch in numbers]
+        assert values == [[n, n + 1] for n in range(0, 12, 2)]
+        # Its batches would lie in memory all through the epoch.
+        assert len(read) == 12 * count, "the next pass has begun"
 
 
 def test_labels_out_of_range_are_refused():
