@@ -190,8 +190,8 @@ def evaluation_batches(
 def on_one_iterator(batches):
     """Make a pass over batches cheap to begin, for who goes through them many times.
 
-    For each new iterator TensorFlow builds and optimizes all ops anew, which for image
-    files takes as long as a hundred of them. Keras makes two for each validation.
+    For each new iterator TensorFlow builds and optimizes all ops anew, those for image
+    files among them, which are many. Keras makes two for each validation.
 
     Args:
         batches: A `tf.data.Dataset` that knows how many it has.
